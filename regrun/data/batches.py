@@ -1,0 +1,87 @@
+"""A stack's data on its device: inputs once, as uint8 for images; indices, labels and scaling per replica."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from regrun import augment
+from regrun.data.sources import Source
+from regrun.data.split import Split
+from regrun.settings import Settings
+from regrun.streams import epoch_order, generator
+
+EVAL_BATCH = 1024  # examples: fixed, so that what an evaluation gives never depends on the stack's size
+
+
+class Batches:
+    """Batches for R replicas, each with its own split, labels, order and augmentation."""
+
+    def __init__(self, source: Source, splits: Sequence[Split], runs: Sequence[Settings], device: torch.device) -> None:
+        self.source, self.splits, self.runs, self.device = source, splits, runs, device
+        # Kept as uint8: a quarter of the memory of float32.
+        self.inputs = source.inputs.flatten(1).to(device)
+        self.targets = torch.stack([s.targets for s in splits]).to(device)
+        self.indices = {
+            name: torch.stack([getattr(s, name) for s in splits]).to(device) for name in ("train", "val", "test")
+        }
+        self.offset = torch.stack([s.offset for s in splits]).unsqueeze(1).to(device)  # (R, 1, D)
+        self.scale = torch.stack([s.scale for s in splits]).unsqueeze(1).to(device)
+        self.is_centered = bool((self.offset != 0).any())
+        self.noise = torch.tensor([r.reg.noise.std for r in runs], device=device).view(-1, 1, 1)
+
+    def select(self, keep: list[int]) -> "Batches":
+        """The same for some of the replicas."""
+        splits, runs = [self.splits[r] for r in keep], [self.runs[r] for r in keep]
+        return Batches(self.source, splits, runs, self.device)
+
+    def order(self, epoch: int) -> Tensor:
+        """(R, n) indices into the source, in the order in which each replica visits its train set."""
+        size = self.indices["train"].shape[1]
+        orders = [epoch_order(run.seeds.order or 0, epoch, size) for run in self.runs]
+        return self.indices["train"].gather(1, torch.stack(orders).to(self.device))
+
+    def augmenters(self, epoch: int) -> list[Generator]:
+        """Each replica's augmentation stream for one epoch."""
+        return [generator(r.seeds.augment or 0, "augment", epoch, device=self.device) for r in self.runs]
+
+    def train_batch(self, indices: Tensor, sources: list[Generator]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """(R, B) indices -> augmented inputs (R, B, D), targets (R, B), and what augmentation did, (R,) each."""
+        x = self._rows(indices)
+        done: dict[str, Tensor] = {}
+        flips, paddings = [r.reg.flip.rate for r in self.runs], [r.reg.crop.padding for r in self.runs]
+        if any(flips) or any(paddings):
+            x = self._augmented_images(x, flips, paddings, sources, done)
+        x = self._scaled(x)
+        if any(r.reg.noise.std for r in self.runs):
+            clean, x = x, augment.noise(x, self.noise, sources)
+            done["noise"] = (x - clean).flatten(1).std(1)
+        return x, self.targets.gather(1, indices), done
+
+    def _augmented_images(
+        self, x: Tensor, flips: list[float], paddings: list[int], sources: list[Generator], done: dict[str, Tensor]
+    ) -> Tensor:
+        images = x.unflatten(2, self.source.shape)
+        if any(flips):
+            before, images = images, augment.flip(images, flips, sources)
+            done["flip"] = (before != images).flatten(2).any(2).float().mean(1)
+        if any(paddings):
+            before, images = images, augment.crop(images, paddings, sources)
+            done["crop"] = (before != images).flatten(1).float().mean(1)
+        return images.flatten(2)
+
+    def eval_batches(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """The plain inputs (R, B, D) and targets (R, B) of train, val or test, in a fixed order."""
+        for indices in self.indices[name].split(EVAL_BATCH, dim=1):
+            yield self.eval_batch(indices)
+
+    def eval_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, B) indices -> plain inputs (R, B, D) and targets (R, B)."""
+        return self._scaled(self._rows(indices)), self.targets.gather(1, indices)
+
+    def _rows(self, indices: Tensor) -> Tensor:
+        return self.inputs.index_select(0, indices.flatten()).view(*indices.shape, -1)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        x = x.float()
+        return (x - self.offset).mul_(self.scale) if self.is_centered else x.mul_(self.scale)

@@ -1,0 +1,18 @@
+"""One order of examples whose every beginning is stratified: test, val and nested subsets are all its prefixes."""
+
+import torch
+from torch import Generator, Tensor
+
+
+def stratified_order(labels: Tensor, source: Generator) -> Tensor:
+    """A random order of the examples in which any first m hold each class m * share times, within one.
+
+    labels: (N,) classes. Returns (N,) positions. The k-th example of a class of n, in a random order, is
+    placed at (k + 1/2) / n.
+    """
+    shuffled = torch.randperm(len(labels), generator=source)
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return shuffled[torch.argsort(place[shuffled], stable=True)]

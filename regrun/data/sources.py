@@ -1,0 +1,173 @@
+"""Settings -> a whole data set in memory. One function for each kind, and a table of them."""
+
+import gzip
+import hashlib
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regrun.data.order import stratified_order
+from regrun.errors import ConfigError, DataError, EnvironmentFault
+from regrun.settings import DataSet, Digits, Mnist, Toy
+from regrun.streams import generator
+
+# SHA-256 of the four extracted MNIST files (LeCun, Cortes and Burges), checked at every load: 0.05 s.
+MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+MNIST_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
+DIGITS_TEST_SIZE = 360
+TOY_TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: every example once, and which of them are test."""
+
+    name: str
+    inputs: Tensor  # (N, *shape), uint8 for images, float32 for tables
+    targets: Tensor  # (N,) int64
+    train: Tensor  # indices that train and val are taken from, in the file's order
+    test: Tensor  # indices of the test set: the same whatever the seed
+    num_classes: int
+    top: float | None  # the largest value a pixel can have; None for tables
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example: (C, H, W) or (D,)."""
+        return tuple(self.inputs.shape[1:])
+
+
+def load(data: DataSet) -> Source:
+    """Read the data set that the settings name."""
+    return SOURCES[type(data)](data)
+
+
+def _digits(data: Digits) -> Source:
+    """scikit-learn's copy of the UCI digits; 360 stratified examples, drawn once and for all, are test.
+
+    Read from scikit-learn's own file: importing sklearn.datasets costs a second.
+    """
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise ConfigError("data: digits come with scikit-learn, which is not installed; pip install scikit-learn")
+    path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(path) as file:
+        table = np.array([line.split(b",") for line in file.read().split()], dtype=np.uint8)
+    if table.shape != (1797, 65):
+        raise DataError(f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn")
+    targets = torch.from_numpy(table[:, 64].astype(np.int64))
+    order = stratified_order(targets, generator(0, "digits-test"))
+    return Source(
+        name=data.kind,
+        inputs=torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8)),
+        targets=targets,
+        train=order[DIGITS_TEST_SIZE:].sort().values,
+        test=order[:DIGITS_TEST_SIZE].sort().values,
+        num_classes=10,
+        top=16.0,
+    )
+
+
+def _mnist(data: Mnist) -> Source:
+    """MNIST, Fashion-MNIST or Kuzushiji-MNIST from torchvision's files; test is the official 10,000."""
+    folder = Path(data.root) / MNIST_FOLDERS[data.kind] / "raw"
+    names = list(MNIST_SHA256)
+    if not all((folder / name).is_file() for name in names):
+        _download(data, folder)
+    arrays = [_read_idx(folder / name, check=data.kind == "mnist") for name in names]
+    images = torch.from_numpy(np.concatenate([arrays[0], arrays[2]])).unsqueeze(1)
+    targets = torch.from_numpy(np.concatenate([arrays[1], arrays[3]]).astype(np.int64))
+    if len(images) != len(targets) or int(targets.max()) > 9:
+        raise DataError(f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder")
+    train = len(arrays[0])
+    return Source(
+        name=data.kind,
+        inputs=images,
+        targets=targets,
+        train=torch.arange(train),
+        test=torch.arange(train, len(images)),
+        num_classes=10,
+        top=255.0,
+    )
+
+
+def _download(data: Mnist, folder: Path) -> None:
+    if not data.download:
+        raise ConfigError(f"data.root: no {data.kind} in {folder}; set data.root or data.download=true")
+    import torchvision  # 1.3 s, so only when something is missing
+
+    dataset = getattr(torchvision.datasets, MNIST_FOLDERS[data.kind])
+    try:
+        dataset(data.root, download=True)  # checks torchvision's MD5s
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EnvironmentFault(
+            f"data.root: no {data.kind} in {folder}, and it could not be downloaded ({reason}); "
+            f"set data.root to a folder that has {MNIST_FOLDERS[data.kind]}/raw"
+        ) from None
+
+
+def _read_idx(path: Path, *, check: bool) -> NDArray[np.uint8]:
+    """An idx file of unsigned bytes (the format of MNIST's authors): magic, sizes, values."""
+    raw = path.read_bytes()
+    if check and (found := hashlib.sha256(raw).hexdigest()) != MNIST_SHA256[path.name]:
+        expected = MNIST_SHA256[path.name]
+        raise DataError(f"{path}: SHA-256 must be {expected[:16]}..., got {found[:16]}...; remove the file")
+    dimensions = raw[3] if len(raw) > 4 else 0
+    header = 4 + 4 * dimensions
+    shape = np.frombuffer(raw[4:header].ljust(4 * dimensions, b"\0"), ">u4").astype(int)
+    if raw[:3] != b"\x00\x00\x08" or len(raw) != header + math.prod(shape):
+        raise DataError(f"{path}: not an idx file of bytes, or cut short ({len(raw)} bytes); remove the file")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _toy(data: Toy) -> Source:
+    """Two classes in the plane; a stratified fifth, drawn once and for all, is test."""
+    points, labels = TOYS[data.kind](data.samples, data.noise)
+    targets = torch.from_numpy(labels)
+    order = stratified_order(targets, generator(0, "toy-test"))
+    count = round(TOY_TEST_SHARE * data.samples)
+    return Source(
+        name=data.kind,
+        inputs=torch.from_numpy(points.astype(np.float32)),
+        targets=targets,
+        train=order[count:].sort().values,
+        test=order[:count].sort().values,
+        num_classes=2,
+        top=None,
+    )
+
+
+def _moons(samples: int, noise: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Two interleaving half circles, as in scikit-learn's make_moons."""
+    upper = samples // 2
+    t = [np.linspace(0, np.pi, n) for n in (upper, samples - upper)]
+    points = np.concatenate(
+        [np.stack([np.cos(t[0]), np.sin(t[0])], 1), np.stack([1 - np.cos(t[1]), 0.5 - np.sin(t[1])], 1)]
+    )
+    labels = np.repeat([0, 1], [upper, samples - upper])
+    return points + np.random.default_rng(0).normal(0, noise, points.shape), labels
+
+
+def _spirals(samples: int, noise: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Two intertwined spirals of one and a half turns (after Lang and Witbrock 1988)."""
+    labels = np.arange(samples) % 2
+    t = np.sqrt(np.linspace(0.05, 1, samples))
+    angle = 3 * np.pi * t + np.pi * labels
+    points = 3 * t[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return points + np.random.default_rng(0).normal(0, noise, points.shape), labels
+
+
+TOYS = {"moons": _moons, "spirals": _spirals}
+SOURCES: dict[type, Callable[..., Source]] = {Digits: _digits, Mnist: _mnist, Toy: _toy}

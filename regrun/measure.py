@@ -1,0 +1,101 @@
+"""What is measured of a stack between epochs, in eval mode: losses and accuracies, and the state of each layer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regrun import objective
+from regrun.layers import to_features
+from regrun.models.ops import Conv, Meter
+from regrun.models.parameters import weighted
+from regrun.stack import Stack
+
+PROBE = 256  # training examples that the layers are measured on
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss (nats, mean over examples) and accuracy of one run on one split."""
+
+    loss: float
+    accuracy: float
+
+
+def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
+    """Every replica's score on train, val or test, example by example of equal weight."""
+    losses, hits, count = [], [], 0
+    with torch.no_grad():
+        for x, targets in stack.batches.eval_batches(split):
+            logits = stack.forward(x, meter=meter if count == 0 else None)
+            losses.append(objective.cross_entropy(logits, targets).sum(1))
+            hits.append((logits.argmax(2) == targets).sum(1))
+            count += targets.shape[1]
+    # Summed in float64 on the CPU: batches of 1,024 in float32 first, so the mean is right to 1e-7.
+    loss = torch.stack(losses).cpu().double().sum(0) / count
+    accuracy = torch.stack(hits).cpu().double().sum(0) / count
+    return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """One layer of one run (see `rows.LayerRow`)."""
+
+    layer: str
+    kind: str
+    weight_norm: float
+    weight_std: float
+    grad_norm: float
+    activation_rms: float
+    across_example_std: float
+    dead_fraction: float
+    zero_fraction: float
+
+
+def inspect(stack: Stack) -> list[list[LayerState]]:
+    """For each replica, the state of each layer with weights, from input to output."""
+    probe = stack.batches.indices["train"][:, :PROBE]
+    x, targets = stack.batches.eval_batch(probe)
+    outputs: dict[str, Tensor] = {}
+    logits = stack.forward(x, outputs=outputs)
+    loss = objective.cross_entropy(logits, targets).mean(1)
+    layers = weighted(stack.ops)
+    weights = [stack.params.leaves[f"{op.name}.weight"] for op in layers]
+    gradients = torch.autograd.grad(loss.sum(), weights)
+    states: list[list[LayerState]] = [[] for _ in stack.runs]
+    for op, weight, gradient in zip(layers, weights, gradients, strict=True):
+        kind = "conv" if isinstance(op, Conv) else "linear"
+        figures = _figures(weight.detach(), gradient, outputs[op.name].detach(), len(stack))
+        for replica, row in enumerate(figures.tolist()):
+            states[replica].append(LayerState(op.name, kind, *row))
+    return states
+
+
+def _figures(weight: Tensor, gradient: Tensor, output: Tensor, replicas: int) -> Tensor:
+    """(R, 7) in the order of LayerState."""
+    a = to_features(output, replicas) if output.dim() == 4 else output
+    a, w = a.float(), weight.flatten(1)
+    is_zero = a == 0
+    columns = [
+        w.norm(dim=1),
+        w.std(1, correction=0),
+        gradient.flatten(1).norm(dim=1),
+        a.square().mean((1, 2)).sqrt(),
+        a.var(1, correction=0).mean(1).sqrt(),
+        is_zero.all(1).float().mean(1),
+        is_zero.float().mean((1, 2)),
+    ]
+    return torch.stack(columns, 1).cpu()
+
+
+def zero_weights(stack: Stack) -> list[float]:
+    """Each replica's share of weights that are exactly 0."""
+    zeros = sum((stack.params.leaves[f"{op.name}.weight"] == 0).flatten(1).sum(1) for op in weighted(stack.ops))
+    assert isinstance(zeros, Tensor)
+    return (zeros.cpu().double() / stack.params.num_weights).tolist()
+
+
+def weight_norms(stack: Stack) -> list[float]:
+    """Each replica's norm of all parameters."""
+    norms: list[float] = stack.params.flat.norm(dim=1).tolist()
+    return norms

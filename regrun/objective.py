@@ -1,0 +1,51 @@
+"""What is minimized: the loss of the batch and the penalties on the weights. R replicas, B batch, K classes."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, B, K) logits and (R, B) classes -> (R, B) losses in nats."""
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return losses.view(targets.shape)
+
+
+def smoothed_targets(targets: Tensor, num_classes: int, smoothing: Tensor) -> Tensor:
+    """(R, B) classes -> (R, B, K): 1 - e on the class plus e / K on every class (Szegedy et al. 2016).
+
+    smoothing: (R, 1), each replica's e.
+    """
+    spread = (smoothing / num_classes).unsqueeze(2)
+    return F.one_hot(targets, num_classes) * (1 - smoothing.unsqueeze(2)) + spread
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(R, B, K) logits and target distributions -> (R, B) losses in nats."""
+    return -(targets * F.log_softmax(logits, dim=2)).sum(2)
+
+
+def entropy(distribution: Tensor) -> Tensor:
+    """(R, B, K) distributions -> (R,) mean entropy in nats; 0 log 0 is 0."""
+    return torch.special.entr(distribution).sum(2).mean(1)
+
+
+def add_l2(g: Tensor, weights: Tensor, value: Tensor) -> Tensor:
+    """Add the gradient of value / 2 * sum w^2 to g in place; return the penalty, (R,). value: (R, 1).
+
+    This is torch's convention (its optimizers' weight_decay). The lectures also write value * sum w^2 and
+    value / n * sum w^2: theirs are value = 2 lambda and 2 lambda / n here.
+    """
+    g.addcmul_(weights, value)
+    return 0.5 * value.squeeze(1) * weights.square().sum(1)
+
+
+def add_l1(g: Tensor, weights: Tensor, value: Tensor) -> Tensor:
+    """Add the subgradient of value * sum |w| to g in place (0 at 0); return the penalty, (R,). value: (R, 1)."""
+    g.addcmul_(weights.sign(), value)
+    return l1(weights, value)
+
+
+def l1(weights: Tensor, value: Tensor) -> Tensor:
+    """value * sum |w|, (R,). value: (R, 1)."""
+    return value.squeeze(1) * weights.abs().sum(1)

@@ -1,0 +1,156 @@
+"""Optimizers for a stack: (R, P) parameters, per-replica coefficients, one table of them for each epoch.
+
+Every rule equals torch's own optimizer step for step (to rounding), but has no weight decay: decay is the
+regularizer's, decoupled, and the same for all (Loshchilov and Hutter 2019).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regrun import settings as s
+
+State = dict[str, Tensor]
+Coefficients = dict[str, Tensor]  # name -> (R, 1) of one step
+Table = dict[str, NDArray[np.float64]]  # name -> (S, R) of all steps of an epoch
+
+
+def sgd(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Sgd) -> None:
+    """p - lr g."""
+    p.addcmul_(g, at["lr"], value=-1)
+
+
+def momentum(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Momentum) -> None:
+    """Heavy ball (Polyak 1964) or Nesterov's, in torch's convention: v = m v + (1 - dampening) g; p - lr v.
+
+    The lectures put lr inside of v, which differs once lr changes.
+    """
+    if "velocity" not in state:
+        state["velocity"] = g.clone()  # torch starts from the first gradient, undampened
+    else:
+        state["velocity"].mul_(at["momentum"]).addcmul_(g, at["fresh"])
+    velocity = state["velocity"]
+    if optimizer.kind == "nesterov":
+        velocity = torch.addcmul(g, velocity, at["momentum"])
+    p.addcmul_(velocity, at["lr"], value=-1)
+
+
+def rmsprop(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.RmsProp) -> None:
+    """Gradients over their running root mean square (Hinton 2012), in torch's form: eps outside of the root."""
+    if not state:
+        state["square"] = torch.zeros_like(p)
+        if optimizer.centered:
+            state["mean"] = torch.zeros_like(p)
+    square = state["square"].mul_(at["alpha"]).addcmul_(g * at["fresh"], g)
+    if optimizer.centered:
+        mean = state["mean"].lerp_(g, at["fresh"])
+        square = torch.addcmul(square, mean, mean, value=-1)
+    update = g / square.sqrt().add_(at["eps"])
+    if "momentum" in at:
+        velocity = state.setdefault("velocity", torch.zeros_like(p))
+        update = velocity.mul_(at["momentum"]).add_(update)
+    p.addcmul_(update, at["lr"], value=-1)
+
+
+def adam(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Adam) -> None:
+    """Adam with bias correction (Kingma and Ba 2015); the corrections are in the table's `size` and `floor`."""
+    if not state:
+        state["first"] = torch.zeros_like(p)
+        state["second"] = torch.zeros_like(p)
+    first = state["first"].lerp_(g, at["fresh1"])
+    second = state["second"].mul_(at["beta2"]).addcmul_(g * at["fresh2"], g)
+    if optimizer.amsgrad:
+        second = torch.maximum(state.setdefault("largest", torch.zeros_like(p)), second)
+        state["largest"] = second
+    p.addcdiv_(first * at["size"], second.sqrt().add_(at["floor"]), value=-1)
+
+
+def _momentum_table(runs: list[s.Momentum], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
+    fresh = [1 - o.dampening for o in runs]
+    return {"lr": lr, "momentum": _row(o.momentum for o in runs), "fresh": _row(fresh)}
+
+
+def _rmsprop_table(runs: list[s.RmsProp], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
+    alpha = _row(o.alpha for o in runs)
+    table = {"lr": lr, "alpha": alpha, "fresh": 1 - alpha, "eps": _row(o.eps for o in runs)}
+    velocity = _row(o.momentum for o in runs)
+    return table | ({"momentum": velocity} if velocity.any() else {})
+
+
+def _adam_table(runs: list[s.Adam], lr: NDArray[np.float64], t: NDArray[np.float64]) -> Table:
+    """lr / c1 * m / (sqrt(v) / sqrt(c2) + eps) is size * m / (sqrt(v) + floor): one pass over memory less."""
+    beta1, beta2 = _row(o.betas[0] for o in runs), _row(o.betas[1] for o in runs)
+    correction1, root2 = 1 - beta1**t, np.sqrt(1 - beta2**t)
+    return {
+        "fresh1": 1 - beta1,
+        "beta2": beta2,
+        "fresh2": 1 - beta2,
+        "size": lr / correction1 * root2,
+        "floor": _row(o.eps for o in runs) * root2,
+    }
+
+
+def _row(values: Iterable[float]) -> NDArray[np.float64]:
+    return np.array([list(values)])  # (1, R)
+
+
+RULES: dict[type, Callable[..., None]] = {
+    s.Sgd: sgd,
+    s.Momentum: momentum,
+    s.RmsProp: rmsprop,
+    s.Adam: adam,
+}
+TABLES: dict[type, Callable[..., Table]] = {
+    s.Sgd: lambda runs, lr, t: {"lr": lr},
+    s.Momentum: _momentum_table,
+    s.RmsProp: _rmsprop_table,
+    s.Adam: _adam_table,
+}
+
+
+def epoch_table(
+    optimizers: Sequence[s.Optimizer], lr: NDArray[np.float64], *, first_step: int, device: torch.device
+) -> list[Coefficients]:
+    """The coefficients of each step of an epoch, on the device before it begins: no transfer in the loop.
+
+    lr: (S, R) the learning rates; first_step: 1-based count of the epoch's first update. Computed in
+    float64 (bias corrections cancel), stored in float32.
+    """
+    steps, replicas = lr.shape
+    t = np.arange(first_step, first_step + steps, dtype=np.float64)[:, None]
+    table = TABLES[type(optimizers[0])](list(optimizers), lr, t) | {"base_lr": lr}
+    stacked = np.stack([np.broadcast_to(column, (steps, replicas)) for column in table.values()], axis=1)
+    rows = torch.from_numpy(stacked.astype(np.float32)).to(device).unsqueeze(-1)  # (S, names, R, 1)
+    return [dict(zip(table, row.unbind(0), strict=True)) for row in rows.unbind(0)]
+
+
+def update(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Optimizer) -> None:
+    """One step of every replica, in place. p, g: (R, P)."""
+    RULES[type(optimizer)](p, g, state, at, optimizer)
+
+
+def decay(weights: Tensor, at: Coefficients, value: Tensor) -> None:
+    """Decoupled weight decay, w (1 - lr value), before the update as torch's AdamW has it. value: (R, 1)."""
+    weights.mul_(1 - at["base_lr"] * value)
+
+
+def proximal_l1(weights: Tensor, at: Coefficients, value: Tensor) -> None:
+    """Soft threshold by lr * value after the step: the proximal step of an l1 penalty, which gives exact zeros.
+
+    The threshold is that of plain gradient descent, also under adaptive optimizers. value: (R, 1).
+    """
+    threshold = at["base_lr"] * value
+    weights.copy_(weights.sign() * (weights.abs() - threshold).clamp_(min=0))
+
+
+def clip(g: Tensor, limit: Tensor) -> Tensor:
+    """Scale each replica's gradient down to a norm of at most `limit`, as torch's clip_grad_norm_ (Pascanu 2013).
+
+    g: (R, P), in place; limit: (R, 1), inf for none. Returns the norms before clipping, (R, 1).
+    """
+    norms = g.norm(dim=1, keepdim=True)
+    g.mul_((limit / (norms + 1e-6)).clamp_(max=1.0))
+    return norms

@@ -1,0 +1,153 @@
+"""The rows of the tables that a run leaves. The dataclasses are the schema; `outputs/README.md` describes them."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+# What the regularizers measurably did, and what each figure means; columns `acted.<name>` of summary.csv.
+ACTED = {
+    "dropout": "share of nonzero units that dropout zeroed in training",
+    "batchnorm": "norm layers that normalized val by their running statistics",
+    "layernorm": "layer norms that ran",
+    "weight_decay": "parameters that decayed",
+    "l2": "mean of the l2 penalty over the measured steps",
+    "l1": "mean of the l1 penalty over the measured steps",
+    "label_smoothing": "mean entropy of the training targets, nats",
+    "noise": "standard deviation of the noise that was added",
+    "crop": "share of pixels that cropping changed",
+    "flip": "share of images that mirroring changed",
+    "grad_clip": "share of the measured steps whose gradient was scaled down",
+}
+
+
+def column(about: str) -> Any:
+    """A column and what it says, for the data dictionary."""
+    return field(metadata={"about": about})
+
+
+def optional(about: str) -> Any:
+    """A column that a run which failed early leaves without a value."""
+    return field(default=None, metadata={"about": about})
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One run, one epoch, one of train and val. Epoch 0 is before training; both are in eval mode, unaugmented."""
+
+    run_id: str = column("the run: a hash of the settings that can change a result")
+    epoch: int = column("passes over train so far; 0 is before training")
+    step: int = column("optimizer updates so far")
+    split: str = column("train or val")
+    loss: float = column("cross-entropy, nats, mean over examples; the data's own labels, label noise included")
+    accuracy: float | None = column("share of examples classified rightly; blank for regression")
+    r2: float | None = column("share of variance explained; blank for classification")
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One run, one epoch of training."""
+
+    run_id: str = column("the run")
+    epoch: int = column("1 is the first")
+    step: int = column("optimizer updates by the end of the epoch")
+    lr_first: float = column("learning rate of the epoch's first step")
+    lr_last: float = column("learning rate of the epoch's last step")
+    objective: float = column("mean over the epoch's steps of what was minimized: batch loss (smoothed) and penalties")
+    grad_norm: float = column("norm of the whole gradient at the epoch's last step, penalties included, before clipping")
+    weight_norm: float = column("norm of all parameters at the end of the epoch")
+    penalty: float = column("l1 and l2 penalties at the epoch's last step")
+    seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
+    examples_per_second: float = column("training examples of this run per second")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One run, one epoch, one layer with weights, measured in eval mode on the first 256 training examples."""
+
+    run_id: str = column("the run")
+    epoch: int = column("0 is before training")
+    layer: str = column("name of the layer, from input to output")
+    kind: str = column("linear or conv")
+    weight_norm: float = column("Frobenius norm of the weights")
+    weight_std: float = column("standard deviation of the weights")
+    grad_norm: float = column("norm of the loss's gradient by the weights, on the measured examples")
+    activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
+    across_example_std: float = column("standard deviation across examples, root mean square over units")
+    dead_fraction: float = column("share of units that are 0 for every measured example")
+    zero_fraction: float = column("share of outputs that are exactly 0")
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One example whose label was drawn at random (data.label_noise). The file exists only where there are any."""
+
+    run_id: str = column("the run")
+    split: str = column("train or val")
+    example: int = column("position in the data set")
+    label: int = column("the data set's label")
+    noisy_label: int = column("the label that was used instead; by chance it may be the same")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended."""
+
+    run_id: str = column("the run")
+    status: str = column("ok, diverged, failed, oom or interrupted")
+    stop_reason: str = column("max_epochs, patience, diverged, time_limit, interrupted or failed")
+    num_parameters: int | None = optional("trained parameters")
+    best_epoch: int | None = optional("epoch with the best monitored val figure; its weights are the result")
+    last_epoch: int | None = optional("last epoch that was trained to its end")
+    last_step: int | None = optional("optimizer updates made")
+    diverged_step: int | None = optional("first step (from 1) whose loss was not finite")
+    epochs_saved: int | None = optional("epochs that early stopping left out")
+    train_loss_best: float | None = optional("train loss at the best epoch")
+    train_loss_last: float | None = optional("train loss at the last epoch")
+    train_accuracy_best: float | None = optional("train accuracy at the best epoch")
+    train_accuracy_last: float | None = optional("train accuracy at the last epoch")
+    val_loss_best: float | None = optional("val loss at the best epoch")
+    val_loss_last: float | None = optional("val loss at the last epoch")
+    val_accuracy_best: float | None = optional("val accuracy at the best epoch")
+    val_accuracy_last: float | None = optional("val accuracy at the last epoch")
+    test_loss_best: float | None = optional("test loss of the best epoch's weights; test is read once, at the end")
+    test_loss_last: float | None = optional("test loss of the last weights")
+    test_accuracy_best: float | None = optional("test accuracy of the best epoch's weights")
+    test_accuracy_last: float | None = optional("test accuracy of the last weights")
+    gap: float | None = optional("train minus val accuracy at the best epoch")
+    diagnosis: str | None = optional("underfit, overfit, still_improving, diverged, untrained or ok")
+    advice: str | None = optional("the diagnosis in a sentence")
+    train_size: int | None = optional("training examples")
+    val_size: int | None = optional("validation examples")
+    test_size: int | None = optional("test examples")
+    skipped_examples: int | None = optional("training examples left out of each epoch (drop_last, or a last batch of one)")
+    zero_weights: float | None = optional("share of weights that are exactly 0 at the last epoch")
+    lr_first: float | None = optional("learning rate of the first step; none without a step")
+    lr_last: float | None = optional("learning rate of the last step; none without a step")
+    acted: dict[str, float | None] = field(
+        default_factory=lambda: dict.fromkeys(ACTED), metadata={"about": "one column for each mechanism, see below"}
+    )
+    error: str | None = optional("what went wrong, in one line; none where nothing did")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """On what, and how long."""
+
+    seconds: float = column("wall seconds of the whole run; a stack's runs share them")
+    device: str = column("the device's name")
+    peak_memory_bytes: int = column("largest memory in use: the GPU's allocator, or the process's resident set")
+    versions: str = column("Python, torch, regrun")
+    fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, deterministic")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow
+TABLES: dict[str, type] = {
+    "curves.csv": CurveRow,
+    "epochs.csv": EpochRow,
+    "layers.csv": LayerRow,
+    "label_noise.csv": LabelRow,
+}
+
+
+def columns(row: type) -> list[str]:
+    """The column names of a table's rows, in order."""
+    return [f.name for f in fields(row)]

@@ -1,0 +1,199 @@
+"""R runs as one model: parameters, optimizer state and coefficients on a replica axis, and the step that moves them."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from regrun import objective, optim
+from regrun.data.batches import Batches
+from regrun.models.build import build
+from regrun.models.ops import Dropout, Meter, Op, Pass, Rates, run, walk
+from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
+from regrun.settings import Settings
+from regrun.streams import MaskStream, generator
+
+Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
+
+
+class Stack:
+    """The tensors of R runs that share a structure (`grouping`), and one optimizer step of all of them."""
+
+    def __init__(
+        self,
+        runs: Sequence[Settings],
+        batches: Batches,
+        ops: tuple[Op, ...],
+        params: Parameters,
+        buffers: dict[str, Tensor],
+        state: optim.State,
+    ) -> None:
+        self.runs, self.batches, self.device = list(runs), batches, batches.device
+        self.ops, self.num_classes = ops, batches.source.num_classes
+        self.params, self.buffers, self.state = params, buffers, state
+        self._bind()
+
+    def _bind(self) -> None:
+        """Read the coefficients of the runs that are (still) here. A mechanism nobody asks for is None."""
+        reg = [r.reg for r in self.runs]
+        self.gradient = torch.zeros_like(self.params.flat)
+        self.smoothing = self._column([g.label_smoothing.value for g in reg])
+        self.l1 = self._column([g.l1.value for g in reg])
+        self.l2 = self._column([g.l2.value for g in reg])
+        self.decay = self._column([g.weight_decay.value or 0.0 for g in reg])
+        limits = [r.trainer.grad_clip for r in self.runs]
+        clips = any(limit is not None for limit in limits)
+        self.clip = self._column([torch.inf if c is None else c for c in limits]) if clips else None
+        end = self.params.weights_end
+        self.weights = self.params.flat[:, :end]
+        self.decayed = self.weights if reg[0].weight_decay.exclude == "norm_bias" else self.params.flat
+        self.rates = {
+            op.name: Rates.of(rates, self.device)
+            for op in walk(self.ops)
+            if isinstance(op, Dropout) and any(rates := [drop_rate(r, op.name) for r in self.runs])
+        }
+        self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
+
+    def _column(self, values: list[float]) -> Tensor | None:
+        """(R, 1) on the device, or None where all are 0."""
+        return torch.tensor(values, device=self.device).unsqueeze(1) if any(values) else None
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def select(self, keep: list[int]) -> "Stack":
+        """The same runs, some of them gone: what a finished replica leaves behind."""
+        return Stack(
+            [self.runs[r] for r in keep],
+            self.batches.select(keep),
+            self.ops,
+            self.params.select(keep),
+            {name: b[keep].clone() for name, b in self.buffers.items()},
+            {name: t[keep].clone() for name, t in self.state.items()},
+        )
+
+    def weights_of(self, replica: int) -> dict[str, Tensor]:
+        """A copy of one replica's parameters and running statistics, by name, on the device."""
+        tensors = {name: leaf.detach() for name, leaf in self.params.leaves.items()} | self.buffers
+        return {name: t[replica].clone() for name, t in tensors.items()}
+
+    def load(self, replica: int, weights: dict[str, Tensor]) -> None:
+        """Put such a copy back."""
+        tensors = {name: leaf.detach() for name, leaf in self.params.leaves.items()} | self.buffers
+        for name, value in weights.items():
+            tensors[name][replica] = value
+
+    def mask_streams(self, epoch: int, *, batch_size: int, steps: int) -> dict[str, MaskStream]:
+        """A stream of dropout masks for each place where some replica drops."""
+        return {
+            name: MaskStream(
+                [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
+                size=batch_size * self.sizes[name],
+                steps=steps,
+            )
+            for name in self.rates
+        }
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """bfloat16 where the settings ask for it; the parameters stay float32."""
+        if self.runs[0].trainer.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
+        """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
+        on = Pass(self.params.leaves, self.buffers, training=False, meter=meter, outputs=outputs)
+        with self.autocast():
+            return run(self.ops, x, on).float()
+
+    def step(
+        self,
+        x: Tensor,
+        targets: Tensor,
+        at: optim.Coefficients,
+        streams: dict[str, MaskStream],
+        meter: Meter | None = None,
+    ) -> Moments:
+        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B)."""
+        on = Pass(
+            self.params.leaves,
+            self.buffers,
+            training=True,
+            rates=self.rates,
+            masks=lambda name, size: streams[name].next(size),
+            meter=meter,
+        )
+        with self.autocast():
+            logits = run(self.ops, x, on).float()
+        loss = self._loss(logits, targets, meter)
+        # The sum over replicas of each one's mean: every replica gets the gradient that it gets alone.
+        gradients = torch.autograd.grad(loss.sum(), list(self.params.leaves.values()))
+        g = self.params.gather(gradients, self.gradient)
+        with torch.no_grad():
+            penalty = self._penalize(g, meter)
+            norms = self._clip(g, meter)
+            self._update(g, at, meter)
+        return loss.detach() + penalty, penalty, norms
+
+    def _loss(self, logits: Tensor, targets: Tensor, meter: Meter | None) -> Tensor:
+        if self.smoothing is None:
+            return objective.cross_entropy(logits, targets).mean(1)
+        soft = objective.smoothed_targets(targets, self.num_classes, self.smoothing)
+        if meter is not None:
+            meter.add("label_smoothing", objective.entropy(soft))
+        return objective.soft_cross_entropy(logits, soft).mean(1)
+
+    def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
+        penalty = torch.zeros(len(self), device=self.device)
+        weights, weight_gradient = self.weights, g[:, : self.params.weights_end]
+        proximal = self.runs[0].reg.l1.mode == "proximal"
+        if self.l2 is not None:
+            l2 = objective.add_l2(weight_gradient, weights, self.l2)
+            penalty = penalty + l2
+            if meter is not None:
+                meter.add("l2", l2)
+        if self.l1 is not None:
+            l1 = objective.l1(weights, self.l1) if proximal else objective.add_l1(weight_gradient, weights, self.l1)
+            penalty = penalty + l1
+            if meter is not None:
+                meter.add("l1", l1)
+        return penalty
+
+    def _clip(self, g: Tensor, meter: Meter | None) -> Tensor:
+        """Norms before clipping, (R,); only measured steps pay for them where nothing is clipped."""
+        if self.clip is None:
+            return g.norm(dim=1) if meter is not None else g.new_zeros(len(self))
+        norms = optim.clip(g, self.clip)
+        if meter is not None:
+            meter.add("grad_clip", (norms > self.clip).squeeze(1).float())
+        return norms.squeeze(1)
+
+    def _update(self, g: Tensor, at: optim.Coefficients, meter: Meter | None) -> None:
+        if self.decay is not None:
+            optim.decay(self.decayed, at, self.decay)
+            if meter is not None:
+                excluded = self.runs[0].reg.weight_decay.exclude == "norm_bias"
+                count = self.params.num_weights if excluded else self.params.num_parameters
+                meter.add("weight_decay", torch.full((len(self),), float(count)))
+        optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
+        if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":
+            optim.proximal_l1(self.weights, at, self.l1)
+
+
+def new_stack(runs: Sequence[Settings], batches: Batches) -> Stack:
+    """A stack at its first step: initial weights from each run's own settings and `init` stream."""
+    first, source = runs[0], batches.source
+    ops = build(first.model, first.reg, input_shape=source.shape, num_classes=source.num_classes)
+    params = Parameters(all_slots(ops), replicas=len(runs), device=batches.device)
+    initialize(params, ops, runs)
+    return Stack(runs, batches, ops, params, new_buffers(ops, len(runs), batches.device), {})
+
+
+def drop_rate(run: Settings, place: str) -> float:
+    """The drop probability at a named place: "input", or "hidden1" and so on."""
+    dropout = run.reg.dropout
+    if place == "input":
+        return dropout.input_rate
+    index = int(place.removeprefix("hidden")) - 1
+    return dropout.rate if dropout.rates is None else dropout.rates[index]

@@ -1,0 +1,305 @@
+"""The loop over a stack of runs. It yields rows and writes nothing; a single run is a stack of one.
+
+Every number of replica r comes from its own settings, data and streams, so a run gives the same rows alone
+and in company: bit for bit for MLPs at one thread on a CPU.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regrun import measure, metrics, optim, schedules, stopping
+from regrun.data.batches import Batches
+from regrun.data.sources import Source
+from regrun.data.split import Split
+from regrun.measure import Score
+from regrun.models.ops import Meter
+from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
+from regrun.settings import Settings, requested
+from regrun.stack import Stack, new_stack
+from regrun.stopping import Patience
+
+LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of one run: how it went, and its parameters and running statistics by name, on the CPU."""
+
+    outcome: Outcome
+    best: Weights
+    last: Weights
+
+
+@dataclass
+class Progress:
+    """What one run has gone through so far."""
+
+    run_id: str
+    settings: Settings
+    patience: Patience
+    train: list[Score] = field(default_factory=list)
+    val: list[Score] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)  # first and last of each epoch
+    acted: dict[str, list[float]] = field(default_factory=dict)
+    best: Weights = field(default_factory=dict)
+    step: int = 0
+    stop_reason: str | None = None
+    diverged_step: int | None = None
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch of training did to a stack of R runs in S steps."""
+
+    seconds: float
+    examples: int
+    lr: NDArray[np.float64]  # (S, R)
+    losses: Tensor  # (S, R) objective, on the CPU
+    penalty: list[float]
+    grad_norm: list[float]
+    meter: Meter
+
+
+def train(
+    runs: Sequence[Settings], run_ids: Sequence[str], source: Source, splits: Sequence[Split], device: torch.device
+) -> Iterator[Row | Finished]:
+    """Train the runs as one stack. Yields each run's rows epoch by epoch, and its `Finished` as soon as it ends.
+
+    The runs must share a structure (`grouping`); each has its own split of the source.
+    """
+    limit = runs[0].trainer.time_limit
+    deadline = math.inf if limit is None else time.monotonic() + limit
+    stack = new_stack(runs, Batches(source, splits, runs, device))
+    progress = [
+        Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)
+    ]
+    epochs = runs[0].trainer.epochs
+    for epoch in range(epochs + 1):
+        report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
+        yield from _close_epoch(stack, progress, epoch, report)
+        for p in progress:
+            p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
+        ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
+        if ended:
+            yield from _finish(stack.select(ended), [progress[r] for r in ended])
+            going = [r for r in range(len(progress)) if r not in ended]
+            if not going:
+                return
+            stack, progress = stack.select(going), [progress[r] for r in going]
+
+
+def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
+    """Where each batch of an epoch over `size` examples begins and ends.
+
+    A last batch of one cannot be batch-normalized and is left out, as is a ragged one with `drop_last`.
+    """
+    batch = run.trainer.batch_size
+    slices = [(start, min(start + batch, size)) for start in range(0, size, batch)]
+    ragged = slices[-1][1] - slices[-1][0]
+    if (run.data.drop_last and ragged < batch) or (run.reg.batchnorm.active and ragged == 1):
+        slices.pop()
+    return slices[: run.trainer.limit_batches]
+
+
+def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -> EpochReport:
+    """One pass over train. Ends early when time is up, or when no replica's loss is finite any more."""
+    start = time.monotonic()
+    first, batches = stack.runs[0], stack.batches
+    order, sources = batches.order(epoch), batches.augmenters(epoch)
+    slices = epoch_slices(first, order.shape[1])
+    lr = _lr_table(stack.runs, epoch, len(slices))
+    optimizers = [r.optimizer for r in stack.runs]
+    table = optim.epoch_table(optimizers, lr, first_step=steps_before + 1, device=stack.device)
+    streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
+    losses = torch.empty(len(slices), len(stack), device=stack.device)
+    meter, taken = Meter(), 0
+    for (begin, end), at in zip(slices, table, strict=True):
+        is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
+        watch = meter if is_last else None
+        x, targets, done = batches.train_batch(order[:, begin:end], sources)
+        losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
+        taken += 1
+        if is_last:
+            for name, values in done.items():
+                meter.add(name, values)
+            break
+        if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
+            break
+    return EpochReport(
+        losses=losses[:taken].cpu(),
+        seconds=time.monotonic() - start,
+        examples=slices[taken - 1][1],
+        lr=lr[:taken],
+        penalty=penalty.tolist(),
+        grad_norm=norms.tolist(),
+        meter=meter,
+    )
+
+
+def _any_finite(losses: Tensor) -> bool:
+    """Whether any replica's loss is finite: one cheap sum as long as all are."""
+    return math.isfinite(losses.sum().item()) or bool(losses.isfinite().any())
+
+
+def _lr_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.float64]:
+    """(S, R) the learning rate of every step of an epoch."""
+    columns = [
+        schedules.epoch_lrs(r.scheduler, r.optimizer.lr, epoch=epoch, epochs=r.trainer.epochs, steps=steps)
+        for r in runs
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _close_epoch(
+    stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None
+) -> Iterator[Row]:
+    """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
+    meter = report.meter if report is not None else Meter()
+    train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
+    layers, norms = measure.inspect(stack), measure.weight_norms(stack)
+    for r, p in enumerate(progress):
+        if report is not None and _has_diverged(p, report, r, train[r]):
+            continue
+        p.train.append(train[r])
+        p.val.append(val[r])
+        if report is not None:
+            p.step += len(report.losses)
+            p.lrs += [float(report.lr[0, r]), float(report.lr[-1, r])]
+            _note_acted(p, meter, r)
+            yield _epoch_row(p, report, epoch, r, norms[r])
+        for name, score in (("train", train[r]), ("val", val[r])):
+            yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
+        for state in layers[r]:
+            yield LayerRow(p.run_id, epoch, **asdict(state))
+        monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
+        p.patience = p.patience.seen(monitored, epoch)
+        if p.patience.best_epoch == epoch:
+            p.best = stack.weights_of(r)
+
+
+def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float) -> EpochRow:
+    return EpochRow(
+        run_id=p.run_id,
+        epoch=epoch,
+        step=p.step,
+        lr_first=p.lrs[-2],
+        lr_last=p.lrs[-1],
+        objective=report.losses[:, r].double().mean().item(),
+        grad_norm=report.grad_norm[r],
+        weight_norm=weight_norm,
+        penalty=report.penalty[r],
+        seconds=report.seconds,
+        examples_per_second=report.examples / report.seconds,
+    )
+
+
+def _has_diverged(p: Progress, report: EpochReport, r: int, score: Score) -> bool:
+    """Note the first step whose loss was not finite; the last one, where only the weights it left are not."""
+    bad = (~report.losses[:, r].isfinite()).nonzero().flatten().tolist()
+    if not bad and math.isfinite(score.loss):
+        return False
+    p.diverged_step = p.step + (bad[0] + 1 if bad else len(report.losses))
+    p.step += len(report.losses)
+    p.stop_reason = "diverged"
+    return True
+
+
+def _note_acted(p: Progress, meter: Meter, r: int) -> None:
+    """Collect what each mechanism did to replica r; norm layers are counted."""
+    figures: dict[str, list[float]] = {}
+    for name in meter.sums:
+        mean = meter.mean(name)
+        assert mean is not None
+        figures.setdefault(name.split("/")[0], []).append(float(mean[r]))
+    for name, values in figures.items():
+        total = sum(values) if "norm" in name else sum(values) / len(values)
+        p.acted.setdefault(name, []).append(total)
+
+
+def _reason(p: Progress, epoch: int, epochs: int, deadline: float) -> str | None:
+    """Why a run ends after `epoch`, or None."""
+    if p.patience.is_over:
+        return "patience"
+    if epoch == epochs:
+        return "max_epochs"
+    return "time_limit" if time.monotonic() >= deadline else None
+
+
+def _finish(stack: Stack, progress: list[Progress]) -> Iterator[Finished]:
+    """Read test in one look, with the last and the best weights of the runs that have ended."""
+    zeros, last = measure.zero_weights(stack), [stack.weights_of(r) for r in range(len(stack))]
+    test_last = measure.evaluate(stack, "test")
+    for r, p in enumerate(progress):
+        stack.load(r, p.best)
+    test_best = measure.evaluate(stack, "test")
+    for r, p in enumerate(progress):
+        outcome = _outcome(p, stack, test_best[r], test_last[r], zeros[r])
+        yield Finished(outcome, _to_cpu(p.best), _to_cpu(last[r]))
+
+
+def _to_cpu(weights: Weights) -> Weights:
+    return {name: value.cpu() for name, value in weights.items()}
+
+
+def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
+    best, last, epochs = p.patience.best_epoch, len(p.train) - 1, p.settings.trainer.epochs
+    sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
+    diverged = p.stop_reason == "diverged"
+    diagnosis = metrics.diagnose(
+        [s.loss for s in p.train],
+        [s.loss for s in p.val],
+        [s.accuracy for s in p.train],
+        [s.accuracy for s in p.val],
+        best_epoch=best,
+        diverged=diverged,
+    )
+    wanted = requested(p.settings)
+    idle = [name for name in wanted if name not in p.acted] if p.acted or (p.step and not diverged) else []
+    return Outcome(
+        run_id=p.run_id,
+        status="failed" if idle else "diverged" if diverged else "ok",
+        stop_reason=p.stop_reason or "failed",
+        num_parameters=stack.params.num_parameters,
+        best_epoch=best,
+        last_epoch=last,
+        last_step=p.step,
+        diverged_step=p.diverged_step,
+        epochs_saved=epochs - last if p.stop_reason == "patience" else 0,
+        train_loss_best=p.train[best].loss,
+        train_loss_last=p.train[last].loss,
+        train_accuracy_best=p.train[best].accuracy,
+        train_accuracy_last=p.train[last].accuracy,
+        val_loss_best=p.val[best].loss,
+        val_loss_last=p.val[last].loss,
+        val_accuracy_best=p.val[best].accuracy,
+        val_accuracy_last=p.val[last].accuracy,
+        test_loss_best=test_best.loss,
+        test_loss_last=test_last.loss,
+        test_accuracy_best=test_best.accuracy,
+        test_accuracy_last=test_last.accuracy,
+        gap=p.train[best].accuracy - p.val[best].accuracy,
+        diagnosis=diagnosis.word,
+        advice=diagnosis.sentence,
+        train_size=sizes["train"],
+        val_size=sizes["val"],
+        test_size=sizes["test"],
+        skipped_examples=sizes["train"] - epoch_slices(p.settings, sizes["train"])[-1][1],
+        zero_weights=zero_weights,
+        lr_first=p.lrs[0] if p.lrs else None,
+        lr_last=p.lrs[-1] if p.lrs else None,
+        acted={name: _mean(p.acted.get(name)) if name in wanted else None for name in ACTED},
+        error=f"{', '.join(idle)}: asked for, but never ran" if idle else None,
+    )
+
+
+def _mean(values: list[float] | None) -> float | None:
+    return sum(values) / len(values) if values else None
