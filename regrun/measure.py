@@ -65,16 +65,17 @@ def inspect(stack: Stack) -> list[list[LayerState]]:
     states: list[list[LayerState]] = [[] for _ in stack.runs]
     for op, weight, gradient in zip(layers, weights, gradients, strict=True):
         kind = "conv" if isinstance(op, Conv) else "linear"
-        figures = _figures(weight.detach(), gradient, outputs[op.name].detach(), len(stack))
+        output = outputs[op.name].detach()
+        output = to_features(output, len(stack)) if output.dim() == 4 else output
+        figures = _figures(weight.detach(), gradient, output[:, : x.shape[1]])
         for replica, row in enumerate(figures.tolist()):
             states[replica].append(LayerState(op.name, kind, *row))
     return states
 
 
-def _figures(weight: Tensor, gradient: Tensor, output: Tensor, replicas: int) -> Tensor:
-    """(R, 7) in the order of LayerState."""
-    a = to_features(output, replicas) if output.dim() == 4 else output
-    a, w = a.float(), weight.flatten(1)
+def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
+    """(R, 7) in the order of LayerState. output: (R, B, D)."""
+    a, w = output.float(), weight.flatten(1)
     is_zero = a == 0
     columns = [
         w.norm(dim=1),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from regrun import objective, optim
 from regrun.data.batches import Batches
+from regrun.layers import aligned, pad_rows
 from regrun.models.build import build
 from regrun.models.ops import Dropout, Meter, Op, Pass, Rates, run, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
@@ -89,7 +90,7 @@ class Stack:
         return {
             name: MaskStream(
                 [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
-                size=batch_size * self.sizes[name],
+                size=aligned(batch_size) * self.sizes[name],
                 steps=steps,
             )
             for name in self.rates
@@ -103,9 +104,12 @@ class Stack:
 
     def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
         """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
-        on = Pass(self.params.leaves, self.buffers, training=False, meter=meter, outputs=outputs)
+        on = Pass(self.params.leaves, self.buffers, x.shape[1], training=False, meter=meter, outputs=outputs)
+        return self._logits(x, on)
+
+    def _logits(self, x: Tensor, on: Pass) -> Tensor:
         with self.autocast():
-            return run(self.ops, x, on).float()
+            return run(self.ops, pad_rows(x, dim=1), on)[:, : on.rows].float()
 
     def step(
         self,
@@ -119,14 +123,13 @@ class Stack:
         on = Pass(
             self.params.leaves,
             self.buffers,
+            x.shape[1],
             training=True,
             rates=self.rates,
             masks=lambda name, size: streams[name].next(size),
             meter=meter,
         )
-        with self.autocast():
-            logits = run(self.ops, x, on).float()
-        loss = self._loss(logits, targets, meter)
+        loss = self._loss(self._logits(x, on), targets, meter)
         # The sum over replicas of each one's mean: every replica gets the gradient that it gets alone.
         gradients = torch.autograd.grad(loss.sum(), list(self.params.leaves.values()))
         g = self.params.gather(gradients, self.gradient)

@@ -61,6 +61,7 @@ class Pass:
 
     params: dict[str, Tensor]
     buffers: dict[str, Tensor]
+    rows: int  # examples of the batch that are real; the rest is padding
     training: bool
     rates: dict[str, Rates] = field(default_factory=dict)
     masks: Callable[[str, int], Tensor] | None = None
@@ -149,6 +150,7 @@ class BatchNorm:
             on.params[f"{self.name}.bias"],
             on.buffers[f"{self.name}.running_mean"],
             on.buffers[f"{self.name}.running_var"],
+            rows=on.rows,
             training=on.training,
             momentum=self.momentum,
             eps=self.eps,

@@ -7,59 +7,46 @@ that what decays is a slice.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from regrun.initializers import init_bias, init_weight, output_init
+from regrun.layers import aligned
 from regrun.models.ops import BatchNorm, Conv, Linear, Op, Slot, walk
 from regrun.settings import Settings
 from regrun.streams import generator
-
-ALIGN = 16  # floats: each part starts on a cache line, so no replica's arithmetic depends on its neighbours
 
 
 class Parameters:
     """(R, P) parameters and the views of the ops' slots on them, as leaves of the autograd graph."""
 
     def __init__(self, slots: Sequence[Slot], flat: Tensor | None = None, *, replicas: int, device: torch.device):
-        weights = [s for s in slots if s.role == "weight"]
-        others = [s for s in slots if s.role != "weight"]
         self.slots = slots
-        self.order = weights + others
-        self.num_weights = sum(math.prod(s.shape) for s in weights)
-        self.num_parameters = self.num_weights + sum(math.prod(s.shape) for s in others)
-        self.weights_end = _aligned(self.num_weights)
-        size = self.weights_end + _aligned(self.num_parameters - self.num_weights)
-        self.flat = torch.zeros(replicas, size, device=device) if flat is None else flat
-        self.leaves = self._views(weights, 0) | self._views(others, self.weights_end)
+        self.order = sorted(slots, key=lambda s: s.role != "weight")  # stable: weights first
+        starts = [0, *accumulate(aligned(math.prod(s.shape)) for s in self.order)]
+        self.starts = dict(zip((s.name for s in self.order), starts, strict=False))
+        self.weights_end = sum(aligned(math.prod(s.shape)) for s in slots if s.role == "weight")
+        self.num_weights = sum(math.prod(s.shape) for s in slots if s.role == "weight")
+        self.num_parameters = sum(math.prod(s.shape) for s in slots)
+        self.flat = torch.zeros(replicas, starts[-1], device=device) if flat is None else flat
+        self.leaves = {s.name: self._view(s).requires_grad_() for s in self.order}
 
-    def _views(self, slots: list[Slot], start: int) -> dict[str, Tensor]:
-        views = {}
-        for slot in slots:
-            end = start + math.prod(slot.shape)
-            view = self.flat[:, start:end].view(-1, *slot.shape)
-            views[slot.name] = view.detach().requires_grad_()
-            start = end
-        return views
+    def _view(self, slot: Slot) -> Tensor:
+        start, size = self.starts[slot.name], math.prod(slot.shape)
+        return self.flat[:, start : start + size].view(-1, *slot.shape).detach()
 
     def gather(self, gradients: Sequence[Tensor], out: Tensor) -> Tensor:
         """The leaves' gradients, in the order of `leaves`, laid out like `flat`, in `out`."""
-        replicas, size = self.flat.shape
-        flat = [g.reshape(replicas, -1) for g in gradients]
-        count = sum(s.role == "weight" for s in self.order)
-        gaps = (self.weights_end - self.num_weights, size - self.weights_end - self.num_parameters + self.num_weights)
-        zeros = [out.new_zeros(replicas, gap) for gap in gaps]
-        return torch.cat([*flat[:count], zeros[0], *flat[count:], zeros[1]], 1, out=out)
+        flat = [g.flatten(1) for g in gradients]
+        gaps = [out.new_zeros(len(out), aligned(g.shape[1]) - g.shape[1]) for g in flat]
+        return torch.cat([part for pair in zip(flat, gaps, strict=True) for part in pair], 1, out=out)
 
     def select(self, indices: list[int]) -> "Parameters":
         """A copy that holds only some replicas."""
         flat = self.flat[indices].clone()
         return Parameters(self.slots, flat, replicas=len(indices), device=flat.device)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGN) * ALIGN
 
 
 def all_slots(ops: tuple[Op, ...]) -> list[Slot]:
