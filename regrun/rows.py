@@ -151,3 +151,16 @@ TABLES: dict[str, type] = {
 def columns(row: type) -> list[str]:
     """The column names of a table's rows, in order."""
     return [f.name for f in fields(row)]
+
+
+def values(row: Row) -> list[Any]:
+    """A row's cells, in the order of its columns."""
+    return [getattr(row, f.name) for f in fields(row)]
+
+
+def summary(outcome: Outcome, provenance: Provenance, settings: dict[str, Any]) -> dict[str, Any]:
+    """The row of summary.csv: run_id and status, every setting, how it went, on what."""
+    facts = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "acted"}
+    acted = {f"acted.{name}": value for name, value in outcome.acted.items()}
+    first = {name: facts.pop(name) for name in ("run_id", "status")}
+    return first | settings | facts | acted | {f.name: getattr(provenance, f.name) for f in fields(provenance)}

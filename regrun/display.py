@@ -1,0 +1,184 @@
+"""What a person sees while a run trains and when it ends: a live view in a terminal, plain lines anywhere else."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from regrun.rows import CurveRow, EpochRow, Outcome, Row
+
+BARS = "▁▂▃▄▅▆▇█"
+ASCII_BARS = "_.-=*#"
+
+
+def spark(values: list[float], *, width: int, bars: str = BARS) -> str:
+    """A line of bars, lowest to highest; many values are thinned to `width`. What is not finite is `!`."""
+    step = max(1, math.ceil(len(values) / width))
+    shown = values[::-1][::step][::-1]
+    finite = [v for v in shown if math.isfinite(v)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    span = (high - low) or 1.0
+    top = len(bars) - 1
+    return "".join(bars[round((v - low) / span * top)] if math.isfinite(v) else "!" for v in shown)
+
+
+def percent(share: float | None) -> str:
+    """0.9721 -> 97.2 %."""
+    return "none" if share is None else f"{100 * share:.1f} %"
+
+
+def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
+    """The figures that matter, named."""
+    o = outcome
+    if o.error is not None:
+        return [("status", o.status), ("error", o.error)]
+    lines = [
+        ("test accuracy", f"{percent(o.test_accuracy_best)} at the best epoch, {percent(o.test_accuracy_last)} at the last"),
+        ("train / val", f"{percent(o.train_accuracy_best)} / {percent(o.val_accuracy_best)}, gap {100 * (o.gap or 0):.1f} points"),
+        ("best epoch", f"{o.best_epoch} of {o.last_epoch}, stopped by {o.stop_reason}"),
+        ("parameters", f"{o.num_parameters:,}"),
+        ("diagnosis", o.advice or ""),
+    ]
+    if o.diverged_step is not None:
+        lines.insert(0, ("diverged", f"at step {o.diverged_step}"))
+    return lines + [(f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None]
+
+
+class Silent:
+    """Says nothing."""
+
+    def start(self, title: str, epochs: int) -> None: ...
+
+    def row(self, row: Row) -> None: ...
+
+    def warn(self, line: str) -> None: ...
+
+    def finish(self, outcome: Outcome, folder: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Plain(Silent):
+    """One line per epoch, without control characters: for pipes, files and CI."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write = write
+        self.train: CurveRow | None = None
+        self.epoch: EpochRow | None = None
+        self.epochs = 0
+
+    def start(self, title: str, epochs: int) -> None:
+        self.epochs = epochs
+        self.write(title)
+
+    def warn(self, line: str) -> None:
+        self.write(f"warning: {line}")
+
+    def row(self, row: Row) -> None:
+        if isinstance(row, EpochRow):
+            self.epoch = row
+        elif isinstance(row, CurveRow) and row.split == "train":
+            self.train = row
+        elif isinstance(row, CurveRow) and self.train is not None:
+            self.write(self._line(self.train, row))
+
+    def _line(self, train: CurveRow, val: CurveRow) -> str:
+        lr = f"  lr {self.epoch.lr_last:.3g}" if self.epoch is not None else ""
+        return (
+            f"epoch {val.epoch}/{self.epochs}  train {train.loss:.4f} {percent(train.accuracy)}  "
+            f"val {val.loss:.4f} {percent(val.accuracy)}{lr}"
+        )
+
+    def finish(self, outcome: Outcome, folder: Path) -> None:
+        for name, value in summary_lines(outcome):
+            self.write(f"{name}: {value}")
+        self.write(f"folder: {folder}")
+
+
+class LiveView(Silent):
+    """Progress, speed, time left, the last losses and a spark line of val loss; a panel at the end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars = BARS if (console.encoding or "").lower().startswith("utf") else ASCII_BARS
+        self.live = Live(console=console, refresh_per_second=8, transient=True)
+        self.title, self.epochs, self.started = "", 0, 0.0
+        self.train: CurveRow | None = None
+        self.val: list[CurveRow] = []
+
+    def start(self, title: str, epochs: int) -> None:
+        self.title, self.epochs, self.started, self.val = title, epochs, time.monotonic(), []
+        self.live.start()
+
+    def warn(self, line: str) -> None:
+        self.console.print(Text(f"warning: {line}", style="yellow"))
+
+    def row(self, row: Row) -> None:
+        if isinstance(row, CurveRow) and row.split == "train":
+            self.train = row
+        elif isinstance(row, CurveRow):
+            self.val.append(row)
+            self.live.update(self._view())
+
+    def _view(self) -> Group:
+        train, val, elapsed = self.train, self.val[-1], time.monotonic() - self.started
+        speed = val.epoch / elapsed if elapsed > 0 else 0.0
+        left = (self.epochs - val.epoch) / speed if speed else math.inf
+        grid = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)
+        pace = f"{speed:.1f} epochs/s, at most {left:.0f} s left" if speed else ""
+        grid.add_row("epoch", f"{val.epoch}/{self.epochs}", bar)
+        grid.add_row("train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None))
+        grid.add_row("val", f"{val.loss:.4f}", percent(val.accuracy))
+        width = max(10, min(60, self.console.width - 12))
+        line = spark([v.loss for v in self.val], width=width, bars=self.bars)
+        return Group(Text(self.title, style="bold"), grid, Text(pace), Text(f"val loss {line}"))
+
+    def finish(self, outcome: Outcome, folder: Path) -> None:
+        self.live.stop()
+        grid = Table.grid(padding=(0, 2))
+        for name, value in summary_lines(outcome):
+            grid.add_row(Text(name, style="bold"), Text(value))
+        style = "green" if outcome.status == "ok" else "red"
+        self.console.print(Panel(grid, title=self.title, border_style=style, expand=False))
+        self.console.print(Text(str(folder)), soft_wrap=True)
+
+    def close(self) -> None:
+        self.live.stop()
+
+
+def choose(progress: str, stream: TextIO | None = None) -> Silent:
+    """The display that `trainer.progress` names; `auto` is rich in a terminal and plain elsewhere."""
+    stream = stream or sys.stdout
+    if progress == "auto":
+        is_dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
+        progress = "rich" if stream.isatty() and not is_dumb else "plain"
+    if progress == "none":
+        return Silent()
+    return LiveView(Console(file=stream)) if progress == "rich" else Plain(_writer(stream))
+
+
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    """Prints lines until nobody reads them any more (`regrun ... | head`); the run itself goes on."""
+    is_open = True
+
+    def write(line: str) -> None:
+        nonlocal is_open
+        try:
+            if is_open:
+                print(line.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"), file=stream, flush=True)
+        except BrokenPipeError:
+            is_open = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    return write

@@ -1,0 +1,52 @@
+"""The text of `regrun --help`: what to type, and every group with its options as `conf/` has them."""
+
+from pathlib import Path
+
+from regrun.paths import conf_dir
+
+GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "experiment")
+
+USAGE = """\
+regrun: experiments on neural-network design and regularization
+
+usage:
+  regrun [KEY=VALUE ...]         train one run, e.g. regrun model=deep reg=dropout
+  regrun -m [KEY=VALUE,... ...]  a sweep: every combination, e.g. regrun -m model=shallow,deep 'seed=range(3)'
+  regrun --cfg job [...]         show the configuration instead of running it
+  regrun --version | --help | --hydra-help
+  eval "$(regrun -sc install=bash)"   shell completion (bash, zsh or fish)
+
+groups (GROUP=OPTION; reg takes a list, 'reg=[dropout,batchnorm]'):
+"""
+
+KEYS = """
+keys often changed:
+  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme
+  reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
+  optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
+  trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress
+  seed  seeds.init  hydra.run.dir
+
+exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,
+130 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
+"""
+
+
+def text() -> str:
+    """The whole help."""
+    return USAGE + "".join(_group(name) for name in GROUPS) + KEYS
+
+
+def options(group: str) -> dict[str, str]:
+    """Each option of a group and the first comment of its file that is no directive."""
+    return {path.stem: _comment(path) for path in sorted((conf_dir() / group).glob("*.yaml"))}
+
+
+def _group(name: str) -> str:
+    lines = [f"    {option:<20} {about}\n" for option, about in options(name).items()]
+    return f"  {name}\n" + "".join(lines)
+
+
+def _comment(path: Path) -> str:
+    comments = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    return next((line for line in comments if not line.startswith("@package")), "")

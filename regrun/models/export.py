@@ -1,0 +1,93 @@
+"""Ops and one replica's weights -> an ordinary torch.nn network, for people to use without regrun."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from regrun.models import ops
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "gelu": nn.GELU,
+    "identity": nn.Identity,
+}
+
+
+class Normalize(nn.Module):
+    """Raw inputs (B, ...) -> (B, D), scaled as the run's own training data was."""
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, offset: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1).float() - self.offset) * self.scale
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.branch(x)
+        return y
+
+
+def export(network: tuple[ops.Op, ...], weights: dict[str, Tensor], rates: dict[str, float]) -> nn.Module:
+    """The network in eval mode. rates: the drop probability of each place, for those who train on."""
+    normalize = Normalize(weights["input.offset"], weights["input.scale"])
+    is_image = any(isinstance(op, ops.Conv) for op in network)
+    layers = _modules(network, weights, rates, is_image)
+    return nn.Sequential(OrderedDict([("normalize", normalize), *layers])).eval()
+
+
+def _modules(
+    network: tuple[ops.Op, ...], weights: dict[str, Tensor], rates: dict[str, float], is_image: bool
+) -> list[tuple[str, nn.Module]]:
+    named = []
+    for i, op in enumerate(network):
+        name = getattr(op, "name", None) or f"{type(op).__name__.lower()}{i}"
+        name = f"dropout_{name}" if isinstance(op, ops.Dropout) else name
+        module = _module(op, weights, rates, is_image)
+        prefix = f"{getattr(op, 'name', '')}."
+        own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        if own and not isinstance(op, ops.Dropout):
+            module.load_state_dict(own, strict=False)
+        named.append((name, module))
+    return named
+
+
+def _module(op: ops.Op, weights: dict[str, Tensor], rates: dict[str, float], is_image: bool) -> nn.Module:
+    match op:
+        case ops.Linear():
+            return nn.Linear(op.fan_in, op.fan_out, bias=op.bias)
+        case ops.Conv():
+            return nn.Conv2d(op.fan_in, op.fan_out, 3, padding=1, bias=op.bias)
+        case ops.BatchNorm():
+            norm = nn.BatchNorm2d if is_image else nn.BatchNorm1d
+            return norm(op.width, eps=op.eps, momentum=op.momentum)
+        case ops.LayerNorm():
+            return nn.GroupNorm(1, op.width, eps=op.eps) if is_image else nn.LayerNorm(op.width, eps=op.eps)
+        case ops.Activation():
+            return ACTIVATIONS[op.kind]()
+        case ops.Dropout():
+            return nn.Dropout(rates[op.name])
+        case ops.MaxPool():
+            return nn.MaxPool2d(2)
+        case ops.ToImage():
+            return nn.Unflatten(1, op.shape)
+        case ops.ToFeatures():
+            return nn.Flatten()
+        case ops.Skip():
+            return Residual(nn.Sequential(OrderedDict(_modules(op.branch, weights, rates, is_image))))
+    raise TypeError(f"{type(op).__name__}: has no torch.nn counterpart here")

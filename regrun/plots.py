@@ -1,0 +1,46 @@
+"""Pictures from the tables alone: learning curves of one run. matplotlib is imported when something is drawn."""
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLES = {"train": ("#0072B2", "-"), "val": ("#D55E00", "--")}  # Okabe and Ito's; the dashes tell them apart in grey
+
+
+def curves_png(folder: Path) -> bytes:
+    """Loss and accuracy of train and val over epochs, the best epoch and the stop marked, as PNG bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "summary.csv").open(encoding="utf-8", newline="") as file:
+        summary = next(csv.DictReader(file))
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        _draw(axes, rows, quantity, summary)
+    options = f"{summary['model.kind']}, {summary['num_parameters']} parameters, {summary['optimizer.kind']}"
+    figure.suptitle(f"{summary['data.kind']}: {options}, seed {summary['seed']}", fontsize=11)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: "Axes", rows: list[dict[str, str]], quantity: str, summary: dict[str, str]) -> None:
+    for split, (color, dash) in STYLES.items():
+        points = [(int(r["epoch"]), float(r[quantity])) for r in rows if r["split"] == split]
+        mark = "o" if len(points) < 3 else ""
+        axes.plot(*zip(*points, strict=True), color=color, linestyle=dash, marker=mark, linewidth=1.8, label=split)
+    best, last = summary["best_epoch"], summary["last_epoch"]
+    axes.axvline(float(best), color="0.35", linestyle=":", label=f"best epoch, {best}")
+    axes.axvline(float(last), color="0.35", linewidth=1, label=f"end, {last} ({summary['stop_reason']})")
+    if quantity == "loss" and min(float(r["loss"]) for r in rows) > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else "accuracy (share)")
+    axes.grid(color="0.9")
+    axes.legend(frameon=False, fontsize=8)

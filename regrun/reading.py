@@ -1,0 +1,59 @@
+"""What a run left, for notebooks: its tables as DataFrames, its network as an nn.Module."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from regrun.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a run (`outputs/README.md` describes every column); `label_noise` only where there was any."""
+
+    curves: pd.DataFrame
+    epochs: pd.DataFrame
+    layers: pd.DataFrame
+    summary: pd.DataFrame
+    label_noise: pd.DataFrame | None
+
+
+def read(folder: Path) -> Tables:
+    """The tables in `folder`, or in every run's folder below it, put under one another."""
+    folders = [folder] if (folder / "summary.csv").is_file() else sorted(p.parent for p in folder.glob("*/summary.csv"))
+    if not folders:
+        raise DataError(f"{folder}: has no summary.csv, nor has a folder in it; name the folder of a run or a sweep")
+    tables = {name: _table(folders, name) for name in ("curves", "epochs", "layers", "summary")}
+    noisy = [f for f in folders if (f / "label_noise.csv").is_file()]
+    return Tables(**tables, label_noise=_table(noisy, "label_noise") if noisy else None)
+
+
+def _table(folders: list[Path], name: str) -> pd.DataFrame:
+    frames = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
+    return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
+
+
+def load(folder: Path, *, weights: str = "best") -> "nn.Module":
+    """The network of the run in `folder`, in eval mode, from raw inputs to logits."""
+    import torch
+
+    from regrun.config import from_yaml
+    from regrun.models.build import build
+    from regrun.models.export import export
+    from regrun.models.ops import Dropout, walk
+    from regrun.stack import drop_rate
+
+    path = folder / f"{weights}.pt"
+    if not path.is_file():
+        raise DataError(f"{path}: is not there; train with trainer.save={weights} to keep it")
+    tensors = torch.load(path, weights_only=True, map_location="cpu")
+    run = from_yaml((folder / "settings.yaml").read_text(encoding="utf-8"))
+    shape, classes = tuple(tensors["input.shape"].tolist()), len(tensors["output.weight"])
+    network = build(run.model, run.reg, input_shape=shape, num_classes=classes)
+    places = [op.name for op in walk(network) if isinstance(op, Dropout)]
+    return export(network, tensors, {place: drop_rate(run, place) for place in places})
