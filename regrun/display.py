@@ -43,15 +43,23 @@ def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     if o.error is not None:
         return [("status", o.status), ("error", o.error)]
     lines = [
-        ("test accuracy", f"{percent(o.test_accuracy_best)} at the best epoch, {percent(o.test_accuracy_last)} at the last"),
-        ("train / val", f"{percent(o.train_accuracy_best)} / {percent(o.val_accuracy_best)}, gap {100 * (o.gap or 0):.1f} points"),
+        (
+            "test accuracy",
+            f"{percent(o.test_accuracy_best)} at the best epoch, {percent(o.test_accuracy_last)} at the last",
+        ),
+        (
+            "train / val",
+            f"{percent(o.train_accuracy_best)} / {percent(o.val_accuracy_best)}, gap {100 * (o.gap or 0):.1f} points",
+        ),
         ("best epoch", f"{o.best_epoch} of {o.last_epoch}, stopped by {o.stop_reason}"),
         ("parameters", f"{o.num_parameters:,}"),
         ("diagnosis", o.advice or ""),
     ]
     if o.diverged_step is not None:
         lines.insert(0, ("diverged", f"at step {o.diverged_step}"))
-    return lines + [(f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None]
+    return lines + [
+        (f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None
+    ]
 
 
 class Silent:
@@ -138,7 +146,9 @@ class LiveView(Silent):
         bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)
         pace = f"{speed:.1f} epochs/s, at most {left:.0f} s left" if speed else ""
         grid.add_row("epoch", f"{val.epoch}/{self.epochs}", bar)
-        grid.add_row("train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None))
+        grid.add_row(
+            "train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None)
+        )
         grid.add_row("val", f"{val.loss:.4f}", percent(val.accuracy))
         width = max(10, min(60, self.console.width - 12))
         line = spark([v.loss for v in self.val], width=width, bars=self.bars)
@@ -176,7 +186,11 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
         nonlocal is_open
         try:
             if is_open:
-                print(line.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"), file=stream, flush=True)
+                print(
+                    line.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"),
+                    file=stream,
+                    flush=True,
+                )
         except BrokenPipeError:
             is_open = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

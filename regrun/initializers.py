@@ -65,9 +65,7 @@ def init_weight(weight: Tensor, init: Init, *, activation: str, generator: Gener
     area = math.prod(weight.shape[2:])
     fan_in, fan_out = weight.shape[1] * area, weight.shape[0] * area
     factor = gain(init.scheme, activation) if init.gain is None else init.gain
-    std = weight_std(
-        init.scheme, fan_in=fan_in, fan_out=fan_out, mode=init.mode, gain=factor, std=init.std
-    )
+    std = weight_std(init.scheme, fan_in=fan_in, fan_out=fan_out, mode=init.mode, gain=factor, std=init.std)
     values = torch.empty(weight.shape)
     if init.scheme == "zeros":
         values.zero_()

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES = {"train": ("#0072B2", "-"), "val": ("#D55E00", "--")}  # Okabe and Ito's; the dashes tell them apart in grey
+STYLES = {
+    "train": ("#0072B2", "-"),
+    "val": ("#D55E00", "--"),
+}  # Okabe and Ito's; the dashes tell them apart in grey
 
 
 def curves_png(folder: Path) -> bytes:
@@ -35,7 +38,9 @@ def _draw(axes: "Axes", rows: list[dict[str, str]], quantity: str, summary: dict
     for split, (color, dash) in STYLES.items():
         points = [(int(r["epoch"]), float(r[quantity])) for r in rows if r["split"] == split]
         mark = "o" if len(points) < 3 else ""
-        axes.plot(*zip(*points, strict=True), color=color, linestyle=dash, marker=mark, linewidth=1.8, label=split)
+        axes.plot(
+            *zip(*points, strict=True), color=color, linestyle=dash, marker=mark, linewidth=1.8, label=split
+        )
     best, last = summary["best_epoch"], summary["last_epoch"]
     axes.axvline(float(best), color="0.35", linestyle=":", label=f"best epoch, {best}")
     axes.axvline(float(last), color="0.35", linewidth=1, label=f"end, {last} ({summary['stop_reason']})")

@@ -37,7 +37,9 @@ def log(folder: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:
+def append(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none"
+) -> None:
     """Append rows to a CSV file (RFC 4180, UTF-8, LF), with the header first if the file is new."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -82,4 +84,6 @@ def _faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EnvironmentFault(f"{path}: cannot be written ({error.strerror or error}); free or choose another place") from error
+        raise EnvironmentFault(
+            f"{path}: cannot be written ({error.strerror or error}); free or choose another place"
+        ) from error

@@ -76,7 +76,9 @@ def _device(run: Settings) -> torch.device:
         name = next(n for n, there in found.items() if there and not (bfloat16 and n == "mps"))
     if not found[name]:
         there = ", ".join(n for n, is_there in found.items() if is_there)
-        raise ConfigError(f"trainer.device: no such device on this machine, got {name}; choose auto or one of {there}")
+        raise ConfigError(
+            f"trainer.device: no such device on this machine, got {name}; choose auto or one of {there}"
+        )
     return torch.device(name)
 
 
@@ -184,7 +186,9 @@ def _failed(prepared: Prepared, status: str, error: str) -> Outcome:
 
 def _write_summary(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
     flat = settings.flatten(prepared.job.settings)
-    values = rows.summary(outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()})
+    values = rows.summary(
+        outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()}
+    )
     path = prepared.job.folder / "summary.csv"
     path.unlink(missing_ok=True)
     records.append(path, list(values), [list(values.values())])

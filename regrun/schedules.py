@@ -53,9 +53,7 @@ def multiplier(scheduler: Scheduler, t: int, total: int) -> float:
             return warmup_cosine(t, warmup=warmup, total=total, min_factor=scheduler.min_factor)
 
 
-def epoch_lrs(
-    scheduler: Scheduler, lr: float, *, epoch: int, epochs: int, steps: int
-) -> NDArray[np.float64]:
+def epoch_lrs(scheduler: Scheduler, lr: float, *, epoch: int, epochs: int, steps: int) -> NDArray[np.float64]:
     """(steps,) the learning rate that each step of `epoch` (1-based) of `epochs` uses."""
     if isinstance(scheduler, Constant) or scheduler.interval == "epoch":
         return np.full(steps, lr * multiplier(scheduler, epoch - 1, epochs))

@@ -70,7 +70,11 @@ class EpochReport:
 
 
 def train(
-    runs: Sequence[Settings], run_ids: Sequence[str], source: Source, splits: Sequence[Split], device: torch.device
+    runs: Sequence[Settings],
+    run_ids: Sequence[str],
+    source: Source,
+    splits: Sequence[Split],
+    device: torch.device,
 ) -> Iterator[Row | Finished]:
     """Train the runs as one stack. Yields each run's rows epoch by epoch, and its `Finished` as soon as it ends.
 
@@ -80,7 +84,8 @@ def train(
     deadline = math.inf if limit is None else time.monotonic() + limit
     stack = new_stack(runs, Batches(source, splits, runs, device))
     progress = [
-        Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)
+        Progress(i, r, stopping.patience(r.trainer.early_stopping))
+        for i, r in zip(run_ids, runs, strict=True)
     ]
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
@@ -180,7 +185,9 @@ def _close_epoch(
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **asdict(state))
-        monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
+        monitored = (
+            val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
+        )
         p.patience = p.patience.seen(monitored, epoch)
         if p.patience.best_epoch == epoch:
             p.best = stack.weights_of(r)

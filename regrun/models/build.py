@@ -24,9 +24,7 @@ from regrun.models.ops import (
 from regrun.settings import Cnn, Mlp, Model, Reg, Residual, hidden_layers
 
 
-def build(
-    model: Model, reg: Reg, *, input_shape: tuple[int, ...], num_classes: int
-) -> tuple[Op, ...]:
+def build(model: Model, reg: Reg, *, input_shape: tuple[int, ...], num_classes: int) -> tuple[Op, ...]:
     """The network for examples shaped `input_shape`, (D,) or (C, H, W), and logits (R, B, num_classes)."""
     return tuple(BUILDERS[type(model)](model, reg, input_shape, num_classes))
 

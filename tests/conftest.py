@@ -1,0 +1,58 @@
+"""What the tests share: settings in a line, rows of a run, real data where it exists."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from regrun import settings as s
+from regrun.data.sources import Source, load
+from regrun.data.split import split
+from regrun.rows import EpochRow
+from regrun.trainer import Finished, train
+
+MNIST_ROOT = Path(os.environ.get("REGRUN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), reason=f"no MNIST in {MNIST_ROOT}")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The laws of bits hold at one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Source:
+    """The embedded default data set."""
+    return load(s.Digits())
+
+
+def make(**changes: Any) -> s.Settings:
+    """Resolved settings: a small MLP on digits for two epochs, but for `changes` of its groups.
+
+    `trainer` may be a dict of changes to that small default.
+    """
+    trainer = s.Trainer(**({"epochs": 2, "early_stopping": s.EarlyStopping(patience=None)} | changes.pop("trainer", {})))
+    return s.resolve(s.Settings(**({"model": s.Mlp(depth=2, width=24)} | changes), trainer=trainer))
+
+
+def train_rows(runs: list[s.Settings], source: Source) -> tuple[list[list[Any]], list[Finished]]:
+    """Each run's rows, and its end, from one stack; without what time and names change."""
+    ids = [f"run{i}" for i in range(len(runs))]
+    rows: dict[str, list[Any]] = {i: [] for i in ids}
+    ends: dict[str, Finished] = {}
+    splits = [split(source, r.data, r.seeds) for r in runs]
+    for row in train(runs, ids, source, splits, torch.device("cpu")):
+        if isinstance(row, Finished):
+            ends[row.outcome.run_id] = replace(row, outcome=replace(row.outcome, run_id=""))
+        else:
+            timeless = {"seconds": 0.0, "examples_per_second": 0.0} if isinstance(row, EpochRow) else {}
+            rows[row.run_id].append(replace(row, run_id="", **timeless))
+    return [rows[i] for i in ids], [ends[i] for i in ids]
