@@ -18,10 +18,7 @@ def noise(x: Tensor, std: Tensor, generators: Sequence[Generator]) -> Tensor:
 def flip(images: Tensor, rates: Sequence[float], generators: Sequence[Generator]) -> Tensor:
     """Mirror each image left to right with its replica's probability. images: (R, B, C, H, W)."""
     batch, device = images.shape[1], images.device
-    chosen = [
-        torch.rand(batch, generator=g, device=device) < rate
-        for rate, g in zip(rates, generators, strict=True)
-    ]
+    chosen = [torch.rand(batch, generator=g, device=device) < rate for rate, g in zip(rates, generators, strict=True)]
     return torch.where(torch.stack(chosen)[:, :, None, None, None], images.flip(-1), images)
 
 

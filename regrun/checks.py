@@ -35,7 +35,7 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
         )
     for name in ("batchnorm", "layernorm"):
         if getattr(reg, name).active and not hidden:
-            yield f"reg.{name}: a model without hidden layers has nothing to normalize, got {name}; choose another model"
+            yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
     if isinstance(run.data, Toy):
         for name in ("crop", "flip"):
             if name in requested(run):
@@ -55,7 +55,7 @@ def _model_conflicts(run: Settings) -> Iterator[str]:
             yield f"model: a cnn needs images, got data={run.data.kind}, a table; choose another model"
         elif side >> len(hidden) < 1:
             most = side.bit_length() - 1
-            yield f"model.depth: {side} x {side} images can be halved {most} times, got {len(hidden)} blocks; use at most {most}"
+            yield f"model.depth: {side} x {side} images allow {most} poolings, got {len(hidden)} blocks; use at most {most}"
 
 
 def _data_conflicts(data: Data) -> Iterator[str]:
@@ -94,4 +94,4 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
     if run.model.init.scheme in ("zeros", "constant"):
-        yield f"model.init.scheme: {run.model.init.scheme} leaves the units of a layer identical; it is for demonstration"
+        yield f"model.init.scheme: {run.model.init.scheme} leaves a layer's units identical; it is for demonstration"

@@ -3,10 +3,13 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from regrun import __version__
 from regrun.errors import ConfigError, RegrunError
+
+if TYPE_CHECKING:
+    from regrun.config import Job
 
 INTERRUPTED = 130
 
@@ -49,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
     return _hydra(arguments) if options.cfg else _run(jobs, is_sweep=options.multirun)
 
 
-def _run(jobs: "list[config.Job]", *, is_sweep: bool) -> int:
+def _run(jobs: list["Job"], *, is_sweep: bool) -> int:
     """Every run in turn. A single run that diverged fails; in a sweep divergence is a result."""
     from regrun import run  # torch is loaded here, when all settings are known to be right
 

@@ -113,9 +113,7 @@ def _parse(overrides: Sequence[str], *, multirun: bool) -> list[Override]:
             )
             continue
         if override.is_sweep_override() and not multirun:
-            problems.append(
-                f"{override.key_or_group}: several values, got {line[:60]!r}; add -m to run a sweep"
-            )
+            problems.append(f"{override.key_or_group}: several values, got {line[:60]!r}; add -m to run a sweep")
         parsed.append(override)
     if problems:
         raise ConfigError(problems)
@@ -192,7 +190,7 @@ def _has(cfg: DictConfig, key: str) -> bool:
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
-    for name in cfg:
+    for name in map(str, cfg):
         if prefix or name != "hydra":
             yield f"{prefix}{name}"
             node = cfg._get_node(name)
@@ -234,7 +232,7 @@ def _folders(configs: list[DictConfig], multirun: bool) -> list[Path]:
 
 
 def _to_settings(cfg: DictConfig, problems: list[str]) -> s.Settings | None:
-    task = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    task = OmegaConf.masked_copy(cfg, [k for k in map(str, cfg) if k != "hydra"])
     try:
         container = OmegaConf.to_container(task, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -248,9 +246,7 @@ def _to_settings(cfg: DictConfig, problems: list[str]) -> s.Settings | None:
 def _build(cls: type, node: Any, where: str, problems: list[str]) -> Any:
     """A dataclass from plain containers; every unknown, missing or mistaken key becomes a problem."""
     if not isinstance(node, dict):
-        problems.append(
-            f"{where.rstrip('.')}: must be a group of settings, got {node!r:.60}; name one of its keys"
-        )
+        problems.append(f"{where.rstrip('.')}: must be a group of settings, got {node!r:.60}; name one of its keys")
         return None
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in node:
@@ -262,9 +258,7 @@ def _build(cls: type, node: Any, where: str, problems: list[str]) -> Any:
     return cls(**values)
 
 
-def _value(
-    f: dataclasses.Field[Any], hint: Any, node: dict[Any, Any], where: str, problems: list[str]
-) -> Any:
+def _value(f: dataclasses.Field[Any], hint: Any, node: dict[Any, Any], where: str, problems: list[str]) -> Any:
     key = where + f.name
     if f.name not in node:
         problems.append(f"{key}: is missing; a key cannot be deleted, only given a neutral value")
@@ -273,9 +267,7 @@ def _value(
     if f.name in s.KINDS and not where:
         kind = value.get("kind") if isinstance(value, dict) else None
         if kind not in s.KINDS[f.name]:
-            problems.append(
-                f"{key}.kind: no such kind, got {kind!r}; choose from {', '.join(s.KINDS[f.name])}"
-            )
+            problems.append(f"{key}.kind: no such kind, got {kind!r}; choose from {', '.join(s.KINDS[f.name])}")
             return None
         return _build(s.KINDS[f.name][kind], value, f"{key}.", problems)
     if dataclasses.is_dataclass(hint):
@@ -298,8 +290,7 @@ def _leaf(f: dataclasses.Field[Any], hint: Any, value: Any, key: str, problems: 
     wrong_type = is_list != isinstance(value, list) or None in converted or len(parts) != length
     interval, options = f.metadata.get("interval"), f.metadata.get("options")
     out_of_range = not wrong_type and (
-        (interval and not all(s.is_within(part, interval) for part in converted))
-        or (options and value not in options)
+        (interval and not all(s.is_within(part, interval) for part in converted)) or (options and value not in options)
     )
     if wrong_type or out_of_range:
         problems.append(f"{key}: must be {wanted}, got {value!r:.60}")

@@ -57,9 +57,7 @@ def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if o.diverged_step is not None:
         lines.insert(0, ("diverged", f"at step {o.diverged_step}"))
-    return lines + [
-        (f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None
-    ]
+    return lines + [(f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None]
 
 
 class Silent:
@@ -146,9 +144,7 @@ class LiveView(Silent):
         bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)
         pace = f"{speed:.1f} epochs/s, at most {left:.0f} s left" if speed else ""
         grid.add_row("epoch", f"{val.epoch}/{self.epochs}", bar)
-        grid.add_row(
-            "train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None)
-        )
+        grid.add_row("train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None))
         grid.add_row("val", f"{val.loss:.4f}", percent(val.accuracy))
         width = max(10, min(60, self.console.width - 12))
         line = spark([v.loss for v in self.val], width=width, bars=self.bars)

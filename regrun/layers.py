@@ -4,7 +4,7 @@ Dense activations are (R, B, D); images are (B, R * C, H, W), so that one groupe
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,8 +42,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    y: Tensor = _Linear.apply(x, weight, bias)
-    return y
+    return cast(Tensor, _Linear.apply(x, weight, bias))
 
 
 class _Linear(torch.autograd.Function):
@@ -112,10 +111,10 @@ def batch_norm(
     if not training:
         scale = (running_var + eps).rsqrt() * gain
         return torch.addcmul(shift.unsqueeze(1), x - running_mean.unsqueeze(1), scale.unsqueeze(1))
-    y, mean, var = _BatchNorm.apply(x, gain, shift, rows, eps)
+    normal, mean, var = _BatchNorm.apply(x, gain, shift, rows, eps)
     running_mean.lerp_(mean, momentum)
     running_var.lerp_(var * (rows / (rows - 1)), momentum)
-    return y
+    return cast(Tensor, normal)
 
 
 class _BatchNorm(torch.autograd.Function):

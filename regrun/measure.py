@@ -91,9 +91,7 @@ def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
 
 def zero_weights(stack: Stack) -> list[float]:
     """Each replica's share of weights that are exactly 0."""
-    zeros = sum(
-        (stack.params.leaves[f"{op.name}.weight"] == 0).flatten(1).sum(1) for op in weighted(stack.ops)
-    )
+    zeros = sum((stack.params.leaves[f"{op.name}.weight"] == 0).flatten(1).sum(1) for op in weighted(stack.ops))
     assert isinstance(zeros, Tensor)
     return (zeros.cpu().double() / stack.params.num_weights).tolist()
 

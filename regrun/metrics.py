@@ -23,9 +23,7 @@ def slope(values: Sequence[float]) -> float:
         return 0.0
     center = (n - 1) / 2
     mean = sum(values) / n
-    return sum((i - center) * (v - mean) for i, v in enumerate(values)) / sum(
-        (i - center) ** 2 for i in range(n)
-    )
+    return sum((i - center) * (v - mean) for i, v in enumerate(values)) / sum((i - center) ** 2 for i in range(n))
 
 
 def diagnose(
@@ -52,9 +50,7 @@ def diagnose(
     tail = max(0, last - 5)
     falling = all(slope(c[tail:]) * (last - tail) < -0.01 * c[tail] for c in (train_loss, val_loss))
     if best_epoch == last and falling:
-        return Diagnosis(
-            "still_improving", "still improving when it ended: train longer, or raise the learning rate"
-        )
+        return Diagnosis("still_improving", "still improving when it ended: train longer, or raise the learning rate")
     gap = train_accuracy[best_epoch] - val_accuracy[best_epoch]
     rising = val_loss[last] > 1.05 * val_loss[best_epoch] and train_loss[last] < train_loss[best_epoch]
     if rising or gap > GAP:

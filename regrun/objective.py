@@ -1,5 +1,7 @@
 """What is minimized: the loss of the batch and the penalties on the weights. R replicas, B batch, K classes."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,12 +24,13 @@ def smoothed_targets(targets: Tensor, num_classes: int, smoothing: Tensor) -> Te
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """(R, B, K) logits and target distributions -> (R, B) losses in nats."""
-    return -(targets * F.log_softmax(logits, dim=2)).sum(2)
+    losses: Tensor = (targets * F.log_softmax(logits, dim=2)).sum(2)
+    return -losses
 
 
 def entropy(distribution: Tensor) -> Tensor:
     """(R, B, K) distributions -> (R,) mean entropy in nats; 0 log 0 is 0."""
-    return torch.special.entr(distribution).sum(2).mean(1)
+    return cast(Tensor, torch.special.entr(distribution).sum(2).mean(1))
 
 
 def add_l2(g: Tensor, weights: Tensor, value: Tensor) -> Tensor:

@@ -151,6 +151,6 @@ def clip(g: Tensor, limit: Tensor) -> Tensor:
 
     g: (R, P), in place; limit: (R, 1), inf for none. Returns the norms before clipping, (R, 1).
     """
-    norms = g.norm(dim=1, keepdim=True)
+    norms: Tensor = g.norm(dim=1, keepdim=True)
     g.mul_((limit / (norms + 1e-6)).clamp_(max=1.0))
     return norms

@@ -38,9 +38,7 @@ def _draw(axes: "Axes", rows: list[dict[str, str]], quantity: str, summary: dict
     for split, (color, dash) in STYLES.items():
         points = [(int(r["epoch"]), float(r[quantity])) for r in rows if r["split"] == split]
         mark = "o" if len(points) < 3 else ""
-        axes.plot(
-            *zip(*points, strict=True), color=color, linestyle=dash, marker=mark, linewidth=1.8, label=split
-        )
+        axes.plot(*zip(*points, strict=True), color=color, linestyle=dash, marker=mark, linewidth=1.8, label=split)
     best, last = summary["best_epoch"], summary["last_epoch"]
     axes.axvline(float(best), color="0.35", linestyle=":", label=f"best epoch, {best}")
     axes.axvline(float(last), color="0.35", linewidth=1, label=f"end, {last} ({summary['stop_reason']})")

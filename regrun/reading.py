@@ -25,15 +25,9 @@ class Tables:
 
 def read(folder: Path) -> Tables:
     """The tables in `folder`, or in every run's folder below it, put under one another."""
-    folders = (
-        [folder]
-        if (folder / "summary.csv").is_file()
-        else sorted(p.parent for p in folder.glob("*/summary.csv"))
-    )
+    folders = [folder] if (folder / "summary.csv").is_file() else sorted(p.parent for p in folder.glob("*/summary.csv"))
     if not folders:
-        raise DataError(
-            f"{folder}: has no summary.csv, nor has a folder in it; name the folder of a run or a sweep"
-        )
+        raise DataError(f"{folder}: has no summary.csv, nor has a folder in it; name the folder of a run or a sweep")
     tables = {name: _table(folders, name) for name in ("curves", "epochs", "layers", "summary")}
     noisy = [f for f in folders if (f / "label_noise.csv").is_file()]
     return Tables(**tables, label_noise=_table(noisy, "label_noise") if noisy else None)

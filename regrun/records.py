@@ -37,9 +37,7 @@ def log(folder: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def append(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none"
-) -> None:
+def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:
     """Append rows to a CSV file (RFC 4180, UTF-8, LF), with the header first if the file is new."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

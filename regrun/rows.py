@@ -37,9 +37,7 @@ class CurveRow:
     epoch: int = column("passes over train so far; 0 is before training")
     step: int = column("optimizer updates so far")
     split: str = column("train or val")
-    loss: float = column(
-        "cross-entropy, nats, mean over examples; the data's own labels, label noise included"
-    )
+    loss: float = column("cross-entropy, nats, mean over examples; the data's own labels, label noise included")
     accuracy: float | None = column("share of examples classified rightly; blank for regression")
     r2: float | None = column("share of variance explained; blank for classification")
 
@@ -53,17 +51,13 @@ class EpochRow:
     step: int = column("optimizer updates by the end of the epoch")
     lr_first: float = column("learning rate of the epoch's first step")
     lr_last: float = column("learning rate of the epoch's last step")
-    objective: float = column(
-        "mean over the epoch's steps of what was minimized: batch loss (smoothed) and penalties"
-    )
+    objective: float = column("mean over the epoch's steps of what was minimized: batch loss (smoothed) and penalties")
     grad_norm: float = column(
         "norm of the whole gradient at the epoch's last step, penalties included, before clipping"
     )
     weight_norm: float = column("norm of all parameters at the end of the epoch")
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
-    seconds: float = column(
-        "wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them"
-    )
+    seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")
 
 
@@ -78,9 +72,7 @@ class LayerRow:
     weight_norm: float = column("Frobenius norm of the weights")
     weight_std: float = column("standard deviation of the weights")
     grad_norm: float = column("norm of the loss's gradient by the weights, on the measured examples")
-    activation_rms: float = column(
-        "root mean square of the layer's output (after its activation, if it has one)"
-    )
+    activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")
     dead_fraction: float = column("share of units that are 0 for every measured example")
     zero_fraction: float = column("share of outputs that are exactly 0")
@@ -118,9 +110,7 @@ class Outcome:
     val_loss_last: float | None = optional("val loss at the last epoch")
     val_accuracy_best: float | None = optional("val accuracy at the best epoch")
     val_accuracy_last: float | None = optional("val accuracy at the last epoch")
-    test_loss_best: float | None = optional(
-        "test loss of the best epoch's weights; test is read once, at the end"
-    )
+    test_loss_best: float | None = optional("test loss of the best epoch's weights; test is read once, at the end")
     test_loss_last: float | None = optional("test loss of the last weights")
     test_accuracy_best: float | None = optional("test accuracy of the best epoch's weights")
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
@@ -149,13 +139,9 @@ class Provenance:
 
     seconds: float = column("wall seconds of the whole run; a stack's runs share them")
     device: str = column("the device's name")
-    peak_memory_bytes: int = column(
-        "largest memory in use: the GPU's allocator, or the process's resident set"
-    )
+    peak_memory_bytes: int = column("largest memory in use: the GPU's allocator, or the process's resident set")
     versions: str = column("Python, torch, regrun")
-    fingerprint: str = column(
-        "hash of what bits depend on: versions, device, precision, threads, deterministic"
-    )
+    fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, deterministic")
 
 
 Row = CurveRow | EpochRow | LayerRow | LabelRow
@@ -182,6 +168,4 @@ def summary(outcome: Outcome, provenance: Provenance, settings: dict[str, Any]) 
     facts = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "acted"}
     acted = {f"acted.{name}": value for name, value in outcome.acted.items()}
     first = {name: facts.pop(name) for name in ("run_id", "status")}
-    return (
-        first | settings | facts | acted | {f.name: getattr(provenance, f.name) for f in fields(provenance)}
-    )
+    return first | settings | facts | acted | {f.name: getattr(provenance, f.name) for f in fields(provenance)}

@@ -1,6 +1,5 @@
 """Settings in, a folder of tables on disk out: one run from its checked job to its summary."""
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -46,22 +45,22 @@ def run_id(run: Settings) -> str:
 
 def prepare(jobs: list[Job]) -> list[Prepared]:
     """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError."""
-    loaded: dict[settings.DataSet, Source] = {}
+    loaded: dict[str, Source] = {}
     prepared, problems = [], []
     for job in jobs:
         run = job.settings
         try:
             device = _device(run)
             key = repr(run.data)
-            source = loaded[key] if key in loaded else loaded.setdefault(key, sources.load(run.data))
+            if key not in loaded:
+                loaded[key] = sources.load(run.data)
+            source = loaded[key]
             own = split(source, run.data, run.seeds)
         except ConfigError as error:
             problems += error.problems
             continue
         problems += checks.data_conflicts(run, len(own.train))
-        prepared.append(
-            Prepared(job, run_id(run), source, own, device, list(checks.warnings(run, len(own.train))))
-        )
+        prepared.append(Prepared(job, run_id(run), source, own, device, list(checks.warnings(run, len(own.train)))))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared
@@ -76,9 +75,7 @@ def _device(run: Settings) -> torch.device:
         name = next(n for n, there in found.items() if there and not (bfloat16 and n == "mps"))
     if not found[name]:
         there = ", ".join(n for n, is_there in found.items() if is_there)
-        raise ConfigError(
-            f"trainer.device: no such device on this machine, got {name}; choose auto or one of {there}"
-        )
+        raise ConfigError(f"trainer.device: no such device on this machine, got {name}; choose auto or one of {there}")
     return torch.device(name)
 
 
@@ -89,7 +86,7 @@ def execute(prepared: Prepared) -> Outcome:
     records.claim(folder)
     records.replace(folder / "settings.yaml", to_yaml(run))
     view, log = display.choose(run.trainer.progress), display.Plain(lambda line: records.log(folder, line))
-    title = _title(run, prepared)
+    title = _title(prepared)
     for shown in (view, log):
         shown.start(title, run.trainer.epochs)
         for line in prepared.warnings:
@@ -123,12 +120,22 @@ def _configure_torch(run: Settings, device: torch.device) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
         torch.cuda.reset_peak_memory_stats(device)
     torch.use_deterministic_algorithms(run.trainer.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    # Nothing here reads memory that it did not write, so it need not be filled first.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (mypy does not know it)
 
 
-def _title(run: Settings, prepared: Prepared) -> str:
+def _title(prepared: Prepared) -> str:
+    run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
-    return f"{run.data.kind} | {run.model.kind} | reg {wanted} | {run.optimizer.kind} | seed {run.seed} | {_device_name(prepared.device)}"
+    parts = [run.data.kind, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
+    return " | ".join([*parts, _device_name(prepared.device)])
+
+
+def _shape(run: Settings) -> str:
+    """mlp 8 x 128, or mlp 75, 45."""
+    hidden = settings.hidden_layers(run.model)
+    same = len(set(hidden)) == 1
+    return f"{run.model.kind} " + (f"{len(hidden)} x {hidden[0]}" if same else ", ".join(map(str, hidden)) or "linear")
 
 
 def _consume(prepared: Prepared, view: display.Silent, log: display.Silent) -> Finished:
@@ -186,9 +193,7 @@ def _failed(prepared: Prepared, status: str, error: str) -> Outcome:
 
 def _write_summary(prepared: Prepared, outcome: Outcome, seconds: float) -> None:
     flat = settings.flatten(prepared.job.settings)
-    values = rows.summary(
-        outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()}
-    )
+    values = rows.summary(outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()})
     path = prepared.job.folder / "summary.csv"
     path.unlink(missing_ok=True)
     records.append(path, list(values), [list(values.values())])

@@ -89,10 +89,7 @@ class Stack:
         """A stream of dropout masks for each place where some replica drops."""
         return {
             name: MaskStream(
-                [
-                    generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device)
-                    for r in self.runs
-                ],
+                [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
                 size=aligned(batch_size) * self.sizes[name],
                 steps=steps,
             )
@@ -105,9 +102,7 @@ class Stack:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def forward(
-        self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
         """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
         on = Pass(self.params.leaves, self.buffers, x.shape[1], training=False, meter=meter, outputs=outputs)
         return self._logits(x, on)
@@ -162,11 +157,7 @@ class Stack:
             if meter is not None:
                 meter.add("l2", l2)
         if self.l1 is not None:
-            l1 = (
-                objective.l1(weights, self.l1)
-                if proximal
-                else objective.add_l1(weight_gradient, weights, self.l1)
-            )
+            l1 = objective.l1(weights, self.l1) if proximal else objective.add_l1(weight_gradient, weights, self.l1)
             penalty = penalty + l1
             if meter is not None:
                 meter.add("l1", l1)

@@ -43,9 +43,7 @@ class MaskStream:
         self.steps = max(1, min(steps, self.BLOCK // self.stride))
         self.position = self.steps
         device = generators[0].device
-        self.words = torch.empty(
-            len(generators), self.steps * self.stride // 4, dtype=torch.int64, device=device
-        )
+        self.words = torch.empty(len(generators), self.steps * self.stride // 4, dtype=torch.int64, device=device)
         self.masks = self.words.view(torch.int16).view(len(generators), self.steps, self.stride)
 
     def next(self, size: int) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regrun import measure, metrics, optim, schedules, stopping
+from regrun import grouping, measure, metrics, optim, schedules, stopping
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
@@ -78,15 +78,14 @@ def train(
 ) -> Iterator[Row | Finished]:
     """Train the runs as one stack. Yields each run's rows epoch by epoch, and its `Finished` as soon as it ends.
 
-    The runs must share a structure (`grouping`); each has its own split of the source.
+    The runs must share a structure (`grouping`), else ValueError; each has its own split of the source.
     """
+    if apart := grouping.differences(runs):
+        raise ValueError(f"these runs cannot share a stack: they differ in {', '.join(apart)}")
     limit = runs[0].trainer.time_limit
     deadline = math.inf if limit is None else time.monotonic() + limit
     stack = new_stack(runs, Batches(source, splits, runs, device))
-    progress = [
-        Progress(i, r, stopping.patience(r.trainer.early_stopping))
-        for i, r in zip(run_ids, runs, strict=True)
-    ]
+    progress = [Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
         report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
@@ -164,9 +163,7 @@ def _lr_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.fl
     return np.stack(columns, axis=1)
 
 
-def _close_epoch(
-    stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None
-) -> Iterator[Row]:
+def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None) -> Iterator[Row]:
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
@@ -185,9 +182,7 @@ def _close_epoch(
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **asdict(state))
-        monitored = (
-            val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
-        )
+        monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
         p.patience = p.patience.seen(monitored, epoch)
         if p.patience.best_epoch == epoch:
             p.best = stack.weights_of(r)

@@ -39,7 +39,9 @@ def make(**changes: Any) -> s.Settings:
 
     `trainer` may be a dict of changes to that small default.
     """
-    trainer = s.Trainer(**({"epochs": 2, "early_stopping": s.EarlyStopping(patience=None)} | changes.pop("trainer", {})))
+    trainer = s.Trainer(
+        **({"epochs": 2, "early_stopping": s.EarlyStopping(patience=None)} | changes.pop("trainer", {}))
+    )
     return s.resolve(s.Settings(**({"model": s.Mlp(depth=2, width=24)} | changes), trainer=trainer))
 
 

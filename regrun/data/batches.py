@@ -17,16 +17,13 @@ EVAL_BATCH = 1024  # examples: fixed, so that what an evaluation gives never dep
 class Batches:
     """Batches for R replicas, each with its own split, labels, order and augmentation."""
 
-    def __init__(
-        self, source: Source, splits: Sequence[Split], runs: Sequence[Settings], device: torch.device
-    ) -> None:
+    def __init__(self, source: Source, splits: Sequence[Split], runs: Sequence[Settings], device: torch.device) -> None:
         self.source, self.splits, self.runs, self.device = source, splits, runs, device
         # Kept as uint8: a quarter of the memory of float32.
         self.inputs = source.inputs.flatten(1).to(device)
         self.targets = torch.stack([s.targets for s in splits]).to(device)
         self.indices = {
-            name: torch.stack([getattr(s, name) for s in splits]).to(device)
-            for name in ("train", "val", "test")
+            name: torch.stack([getattr(s, name) for s in splits]).to(device) for name in ("train", "val", "test")
         }
         self.offset = torch.stack([s.offset for s in splits]).unsqueeze(1).to(device)  # (R, 1, D)
         self.scale = torch.stack([s.scale for s in splits]).unsqueeze(1).to(device)
@@ -48,9 +45,7 @@ class Batches:
         """Each replica's augmentation stream for one epoch."""
         return [generator(r.seeds.augment or 0, "augment", epoch, device=self.device) for r in self.runs]
 
-    def train_batch(
-        self, indices: Tensor, sources: list[Generator]
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    def train_batch(self, indices: Tensor, sources: list[Generator]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """(R, B) indices -> augmented inputs (R, B, D), targets (R, B), and what augmentation did, (R,) each."""
         x = self._rows(indices)
         done: dict[str, Tensor] = {}
@@ -71,7 +66,7 @@ class Batches:
         sources: list[Generator],
         done: dict[str, Tensor],
     ) -> Tensor:
-        images = x.unflatten(2, self.source.shape)
+        images: Tensor = x.unflatten(2, self.source.shape)
         if any(flips):
             before, images = images, augment.flip(images, flips, sources)
             done["flip"] = (before != images).flatten(2).any(2).float().mean(1)

@@ -60,16 +60,12 @@ def _digits(data: Digits) -> Source:
     """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
-        raise ConfigError(
-            "data: digits come with scikit-learn, which is not installed; pip install scikit-learn"
-        )
+        raise ConfigError("data: digits come with scikit-learn, which is not installed; pip install scikit-learn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
     with gzip.open(path) as file:
         table = np.array([line.split(b",") for line in file.read().split()], dtype=np.uint8)
     if table.shape != (1797, 65):
-        raise DataError(
-            f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn"
-        )
+        raise DataError(f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn")
     targets = torch.from_numpy(table[:, 64].astype(np.int64))
     order = stratified_order(targets, generator(0, "digits-test"))
     return Source(
@@ -93,9 +89,7 @@ def _mnist(data: Mnist) -> Source:
     images = torch.from_numpy(np.concatenate([arrays[0], arrays[2]])).unsqueeze(1)
     targets = torch.from_numpy(np.concatenate([arrays[1], arrays[3]]).astype(np.int64))
     if len(images) != len(targets) or int(targets.max()) > 9:
-        raise DataError(
-            f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder"
-        )
+        raise DataError(f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder")
     train = len(arrays[0])
     return Source(
         name=data.kind,

@@ -37,9 +37,7 @@ def split(source: Source, data: Data, seeds: Seeds) -> Split:
         val, order = source.train[order[:count]], order[count:]
     size = len(order) if data.train_size is None else data.train_size
     if size > len(order):
-        raise ConfigError(
-            f"data.train_size: must be at most {len(order)} here, got {size}; val takes {count}"
-        )
+        raise ConfigError(f"data.train_size: must be at most {len(order)} here, got {size}; val takes {count}")
     train = source.train[order[:size]]
     train, val = train.sort().values, val.sort().values
     targets, noisy = _noisy_labels(source, data, seeds, train, val)
@@ -58,9 +56,7 @@ def val_count(val_size: float, available: int) -> int:
     return count
 
 
-def _noisy_labels(
-    source: Source, data: Data, seeds: Seeds, train: Tensor, val: Tensor
-) -> tuple[Tensor, Tensor]:
+def _noisy_labels(source: Source, data: Data, seeds: Seeds, train: Tensor, val: Tensor) -> tuple[Tensor, Tensor]:
     """Replace a share of labels by uniform draws over all classes (as Zhang et al. 2017): train and val apart."""
     targets, noisy = source.targets.clone(), torch.zeros(len(source.targets), dtype=torch.bool)
     for name, share, members in (("train", data.label_noise, train), ("val", data.label_noise_val, val)):

@@ -22,9 +22,7 @@ from regrun.streams import generator
 class Parameters:
     """(R, P) parameters and the views of the ops' slots on them, as leaves of the autograd graph."""
 
-    def __init__(
-        self, slots: Sequence[Slot], flat: Tensor | None = None, *, replicas: int, device: torch.device
-    ):
+    def __init__(self, slots: Sequence[Slot], flat: Tensor | None = None, *, replicas: int, device: torch.device):
         self.slots = slots
         self.order = sorted(slots, key=lambda s: s.role != "weight")  # stable: weights first
         starts = [0, *accumulate(aligned(math.prod(s.shape)) for s in self.order)]
