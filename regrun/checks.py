@@ -55,7 +55,7 @@ def _model_conflicts(run: Settings) -> Iterator[str]:
             yield f"model: a cnn needs images, got data={run.data.kind}, a table; choose another model"
         elif side >> len(hidden) < 1:
             most = side.bit_length() - 1
-            yield f"model.depth: {side} x {side} images allow {most} poolings, got {len(hidden)} blocks; use at most {most}"
+            yield f"model.depth: {side} x {side} images can be halved {most} times, got {len(hidden)} blocks; use fewer"
 
 
 def _data_conflicts(data: Data) -> Iterator[str]:

@@ -454,17 +454,31 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def all_fields() -> dict[str, dataclasses.Field[Any]]:
+    """Every setting of every kind by flat name, in order: the same whatever a run has chosen."""
+
+    def walk(cls: type, prefix: str) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+        default = cls()
+        for f in dataclasses.fields(default):
+            value = getattr(default, f.name)
+            if dataclasses.is_dataclass(value):
+                classes = (
+                    dict.fromkeys(KINDS[f.name].values()) if cls is Settings and f.name in KINDS else [type(value)]
+                )
+                for nested in classes:
+                    yield from walk(nested, f"{prefix}{f.name}.")
+            else:
+                yield prefix + f.name, f
+
+    named: dict[str, dataclasses.Field[Any]] = {}
+    for name, f in walk(Settings, ""):
+        named.setdefault(name, f)
+    return named
+
+
 def columns() -> list[str]:
-    """The flat names of all settings of all kinds, in order: the same list whatever a run has chosen."""
-    names: dict[str, None] = {}
-    for f in dataclasses.fields(Settings):
-        for cls in dict.fromkeys(KINDS.get(f.name, {}).values()):
-            names |= dict.fromkeys(flatten(cls(), f"{f.name}."))
-        if f.name not in KINDS:
-            default = getattr(Settings(), f.name)
-            nested = dataclasses.is_dataclass(default)
-            names |= dict.fromkeys(flatten(default, f"{f.name}.") if nested else [f.name])
-    return list(names)
+    """The flat names of `all_fields`: the columns of summary.csv, whatever a run has chosen."""
+    return list(all_fields())
 
 
 def stackable(settings: Settings) -> set[str]:

@@ -39,6 +39,7 @@ class Stack:
         """Read the coefficients of the runs that are (still) here. A mechanism nobody asks for is None."""
         reg = [r.reg for r in self.runs]
         self.gradient = torch.zeros_like(self.params.flat)
+        self.nothing = torch.zeros(len(self.runs), device=self.device)
         self.smoothing = self._column([g.label_smoothing.value for g in reg])
         self.l1 = self._column([g.l1.value for g in reg])
         self.l2 = self._column([g.l2.value for g in reg])
@@ -109,7 +110,8 @@ class Stack:
 
     def _logits(self, x: Tensor, on: Pass) -> Tensor:
         with self.autocast():
-            return run(self.ops, pad_rows(x, dim=1), on)[:, : on.rows].float()
+            logits = run(self.ops, pad_rows(x, dim=1), on).float()
+        return logits if logits.shape[1] == on.rows else logits[:, : on.rows]
 
     def step(
         self,
@@ -148,7 +150,7 @@ class Stack:
         return objective.soft_cross_entropy(logits, soft).mean(1)
 
     def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
-        penalty = torch.zeros(len(self), device=self.device)
+        penalty = self.nothing
         weights, weight_gradient = self.weights, g[:, : self.params.weights_end]
         proximal = self.runs[0].reg.l1.mode == "proximal"
         if self.l2 is not None:
@@ -166,7 +168,7 @@ class Stack:
     def _clip(self, g: Tensor, meter: Meter | None) -> Tensor:
         """Norms before clipping, (R,); only measured steps pay for them where nothing is clipped."""
         if self.clip is None:
-            return g.norm(dim=1) if meter is not None else g.new_zeros(len(self))
+            return g.norm(dim=1) if meter is not None else self.nothing
         norms = optim.clip(g, self.clip)
         if meter is not None:
             meter.add("grad_clip", (norms > self.clip).squeeze(1).float())

@@ -32,6 +32,8 @@ class Parameters:
         self.num_parameters = sum(math.prod(s.shape) for s in slots)
         self.flat = torch.zeros(replicas, starts[-1], device=device) if flat is None else flat
         self.leaves = {s.name: self._view(s).requires_grad_() for s in self.order}
+        sizes = [math.prod(s.shape) for s in self.order]
+        self.gaps = [torch.zeros(replicas, aligned(size) - size, device=device) for size in sizes]
 
     def _view(self, slot: Slot) -> Tensor:
         start, size = self.starts[slot.name], math.prod(slot.shape)
@@ -39,9 +41,8 @@ class Parameters:
 
     def gather(self, gradients: Sequence[Tensor], out: Tensor) -> Tensor:
         """The leaves' gradients, in the order of `leaves`, laid out like `flat`, in `out`."""
-        flat = [g.flatten(1) for g in gradients]
-        gaps = [out.new_zeros(len(out), aligned(g.shape[1]) - g.shape[1]) for g in flat]
-        return torch.cat([part for pair in zip(flat, gaps, strict=True) for part in pair], 1, out=out)
+        pairs = zip(gradients, self.gaps, strict=True)
+        return torch.cat([part for g, gap in pairs for part in (g.flatten(1), gap)], 1, out=out)
 
     def select(self, indices: list[int]) -> "Parameters":
         """A copy that holds only some replicas."""

@@ -1,0 +1,69 @@
+"""The data dictionary, `outputs/README.md`, made from the classes that the tables are made from."""
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Iterator
+
+from regrun import rows, settings
+
+HEAD = """\
+# What a run leaves
+
+One folder per run, `outputs/<date>/<time>/` under the working directory unless `hydra.run.dir` says otherwise.
+This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
+
+| file | what it is |
+|---|---|
+| `curves.csv`, `epochs.csv`, `layers.csv`, `summary.csv` | the tables below |
+| `label_noise.csv` | which labels were drawn at random; only with `data.label_noise` or `data.label_noise_val` |
+| `settings.yaml` | the resolved settings; enough to repeat the run |
+| `best.pt`, `last.pt` | weights by name, tensors only (`torch.load(..., weights_only=True)`); `trainer.save` chooses |
+| `curves.png` | loss and accuracy over epochs |
+| `run.log` | what was printed, line by line |
+
+UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
+losses are in nats. A value that does not apply is `none`, a list is JSON; the only blank is the one of `accuracy`
+and `r2` that does not apply. `run_id` joins the tables. Columns are always the same. Time columns (`seconds`,
+`examples_per_second`, `peak_memory_bytes`) are the only ones that differ when a command is repeated.
+"""
+
+
+def text() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for name, row in rows.TABLES.items():
+        parts += [_heading(name, row), _table((f.name, f.metadata["about"]) for f in dataclasses.fields(row))]
+    parts.append(_heading("summary.csv", rows.Outcome))
+    parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
+    outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]
+    described = [(f.name, f.metadata["about"]) for f in outcome]
+    described += [(f"acted.{name}", about) for name, about in rows.ACTED.items()]
+    described += [(f.name, f.metadata["about"]) for f in dataclasses.fields(rows.Provenance)]
+    parts.append(_table(described))
+    parts.append("\n`acted.*` is `none` where the mechanism was not asked for.\n\n## Settings\n\n")
+    parts.append(
+        "Columns of `summary.csv` and keys of `settings.yaml`; `none` where the chosen kind has no such key.\n\n"
+    )
+    parts.append(_table(_settings()))
+    return "".join(parts)
+
+
+def _heading(name: str, row: type) -> str:
+    return f"\n## {name}\n\n{row.__doc__}\n\n"
+
+
+def _table(lines: Iterable[tuple[str, str]]) -> str:
+    return "| column | what it says |\n|---|---|\n" + "".join(f"| `{name}` | {about} |\n" for name, about in lines)
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    for name, f in settings.all_fields().items():
+        group = name.split(".")[0]
+        if f.name == "kind":
+            yield name, "one of " + ", ".join(settings.KINDS[group])
+        elif "options" in f.metadata:
+            yield name, "one of " + ", ".join(f.metadata["options"])
+        else:
+            interval = f.metadata.get("interval", "(-inf, inf)")
+            word = f.type.__name__ if isinstance(f.type, type) and not typing.get_args(f.type) else str(f.type)
+            yield name, word.replace("|", "or") + (f" in {interval}" if interval != "(-inf, inf)" else "")
