@@ -7,7 +7,8 @@ from torch import Tensor
 
 from regrun import objective
 from regrun.layers import to_features
-from regrun.models.ops import Conv, Meter
+from regrun.meter import Meter
+from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
 from regrun.stack import Stack
 

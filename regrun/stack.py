@@ -9,8 +9,9 @@ from torch import Tensor
 from regrun import objective, optim
 from regrun.data.batches import Batches
 from regrun.layers import aligned, pad_rows
+from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Meter, Op, Pass, Rates, run, walk
+from regrun.models.ops import Dropout, Op, Pass, Rates, run, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator

@@ -19,7 +19,7 @@ from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
 from regrun.measure import Score
-from regrun.models.ops import Meter
+from regrun.meter import Meter
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
 from regrun.settings import Settings, requested
 from regrun.stack import Stack, new_stack
@@ -129,12 +129,10 @@ def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -
     for (begin, end), at in zip(slices, table, strict=True):
         is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
-        x, targets, done = batches.train_batch(order[:, begin:end], sources)
+        x, targets = batches.train_batch(order[:, begin:end], sources, watch)
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:
-            for name, values in done.items():
-                meter.add(name, values)
             break
         if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
             break
@@ -216,12 +214,13 @@ def _has_diverged(p: Progress, report: EpochReport, r: int, score: Score) -> boo
 
 
 def _note_acted(p: Progress, meter: Meter, r: int) -> None:
-    """Collect what each mechanism did to replica r; norm layers are counted."""
+    """Collect what each mechanism did to replica r, NaN where it is off there; norm layers are counted."""
     figures: dict[str, list[float]] = {}
     for name in meter.sums:
         mean = meter.mean(name)
         assert mean is not None
-        figures.setdefault(name.split("/")[0], []).append(float(mean[r]))
+        if not math.isnan(figure := float(mean[r])):
+            figures.setdefault(name.split("/")[0], []).append(figure)
     for name, values in figures.items():
         total = sum(values) if "norm" in name else sum(values) / len(values)
         p.acted.setdefault(name, []).append(total)

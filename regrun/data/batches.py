@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from regrun import augment
 from regrun.data.sources import Source
 from regrun.data.split import Split
+from regrun.meter import Meter
 from regrun.settings import Settings
 from regrun.streams import epoch_order, generator
 
@@ -27,6 +28,7 @@ class Batches:
         }
         self.offset = torch.stack([s.offset for s in splits]).unsqueeze(1).to(device)  # (R, 1, D)
         self.scale = torch.stack([s.scale for s in splits]).unsqueeze(1).to(device)
+        self.memory = torch.empty(0, device=device)
         self.is_centered = bool((self.offset != 0).any())
         self.noise = torch.tensor([r.reg.noise.std for r in runs], device=device).view(-1, 1, 1)
 
@@ -45,34 +47,33 @@ class Batches:
         """Each replica's augmentation stream for one epoch."""
         return [generator(r.seeds.augment or 0, "augment", epoch, device=self.device) for r in self.runs]
 
-    def train_batch(self, indices: Tensor, sources: list[Generator]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """(R, B) indices -> augmented inputs (R, B, D), targets (R, B), and what augmentation did, (R,) each."""
+    def train_batch(
+        self, indices: Tensor, sources: list[Generator], meter: Meter | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B)."""
         x = self._rows(indices)
-        done: dict[str, Tensor] = {}
         flips, paddings = [r.reg.flip.rate for r in self.runs], [r.reg.crop.padding for r in self.runs]
         if any(flips) or any(paddings):
-            x = self._augmented_images(x, flips, paddings, sources, done)
+            x = self._augmented(x, flips, paddings, sources, meter)
         x = self._scaled(x)
         if any(r.reg.noise.std for r in self.runs):
             clean, x = x, augment.noise(x, self.noise, sources)
-            done["noise"] = (x - clean).flatten(1).std(1)
-        return x, self.targets.gather(1, indices), done
+            if meter is not None:
+                meter.add("noise", (x - clean).flatten(1).std(1))
+        return x, self.targets.gather(1, indices)
 
-    def _augmented_images(
-        self,
-        x: Tensor,
-        flips: list[float],
-        paddings: list[int],
-        sources: list[Generator],
-        done: dict[str, Tensor],
+    def _augmented(
+        self, x: Tensor, flips: list[float], paddings: list[int], sources: list[Generator], meter: Meter | None
     ) -> Tensor:
         images: Tensor = x.unflatten(2, self.source.shape)
         if any(flips):
             before, images = images, augment.flip(images, flips, sources)
-            done["flip"] = (before != images).flatten(2).any(2).float().mean(1)
+            if meter is not None:
+                meter.add("flip", (before != images).flatten(2).any(2).float().mean(1))
         if any(paddings):
             before, images = images, augment.crop(images, paddings, sources)
-            done["crop"] = (before != images).flatten(1).float().mean(1)
+            if meter is not None:
+                meter.add("crop", (before != images).flatten(1).float().mean(1))
         return images.flatten(2)
 
     def eval_batches(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,12 +82,15 @@ class Batches:
             yield self.eval_batch(indices)
 
     def eval_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, B) indices -> plain inputs (R, B, D) and targets (R, B)."""
+        """(R, B) indices -> plain inputs (R, B, D), valid until the next batch, and targets (R, B)."""
         return self._scaled(self._rows(indices)), self.targets.gather(1, indices)
 
     def _rows(self, indices: Tensor) -> Tensor:
         return self.inputs.index_select(0, indices.flatten()).view(*indices.shape, -1)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        x = x.float()
-        return (x - self.offset).mul_(self.scale) if self.is_centered else x.mul_(self.scale)
+        # Into the same memory each time: fresh pages cost more than the cast (0.09 ms of 0.11 at 1,024 x 784).
+        if self.memory.numel() < x.numel():
+            self.memory = torch.empty(x.numel(), device=self.device)
+        x = self.memory[: x.numel()].view(x.shape).copy_(x)
+        return (x.sub_(self.offset) if self.is_centered else x).mul_(self.scale)

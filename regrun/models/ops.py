@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from regrun import layers
+from regrun.meter import Meter
 
 
 @dataclass(frozen=True)
@@ -35,24 +36,6 @@ class Rates:
         counts = torch.tensor([min(round(rate * 65536), 65535) for rate in rates]).unsqueeze(1)
         scale = 65536 / (65536 - counts.double())
         return cls((counts - 32768).to(torch.int16).to(device), scale.float().to(device))
-
-
-class Meter:
-    """What regularizers measurably did: a running mean per mechanism and replica."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, name: str, values: Tensor) -> None:
-        """values: (R,) one measurement for each replica."""
-        values = values.detach().float().cpu()
-        self.sums[name] = self.sums[name] + values if name in self.sums else values
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def mean(self, name: str) -> Tensor | None:
-        """(R,) or None if the mechanism never ran."""
-        return self.sums[name] / self.counts[name] if name in self.sums else None
 
 
 @dataclass
@@ -207,7 +190,8 @@ class Dropout(_Parameterless):
         per_replica = (replicas, *[1] * (split.dim() - 1))
         y = layers.dropout(split, rates.threshold.view(per_replica), rates.scale.view(per_replica), mask)
         if on.meter is not None:
-            on.meter.add("dropout", _share_zeroed(split, y))
+            share = _share_zeroed(split, y)
+            on.meter.add(f"dropout/{self.name}", share.where(rates.scale.squeeze(1) > 1, torch.nan))
         return y if x.dim() == 3 else y.transpose(0, 1).flatten(1, 2)
 
 

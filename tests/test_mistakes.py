@@ -1,0 +1,384 @@
+"""A mistake is one clear line for each problem, an exit code, and nothing else: no traceback, no file."""
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import MNIST_ROOT, needs_mnist
+from numpy.typing import NDArray
+
+from regrun import settings as s
+from regrun.cli import main
+from regrun.data.sources import MNIST_SHA256, load
+
+Refused = Callable[..., list[str]]
+TOP_LEVEL = 3  # a problem's line names its key at the start; what follows it is advice
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The lines that a command line is refused with, in a folder that it leaves as it was."""
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*argv: str, code: int = 2) -> list[str]:
+        before = sorted(tmp_path.rglob("*"))
+        assert main(list(argv)) == code
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert "Traceback" not in errors
+        assert sorted(tmp_path.rglob("*")) == before
+        return checked(errors)
+
+    return refuse
+
+
+def checked(errors: str) -> list[str]:
+    """The lines of stderr, without `regrun: `, which starts each, and none of which is long."""
+    lines = errors.splitlines()
+    assert all(line.startswith("regrun: ") for line in lines)
+    assert all(len(line) <= 220 for line in lines)
+    return [line.removeprefix("regrun: ") for line in lines]
+
+
+# A command line (blanks part its words), and what its one line says first.
+MISTAKES = [
+    # keys, options and kinds that are not there
+    ("modelll.foo.bar=deep", "modelll.foo.bar"),
+    ("model=resnet", "model"),
+    ("model=/schema/model/cnn", "model"),
+    ("model=[deep,resnet]", "model"),
+    ("model=", "model"),
+    ("model=null", "model=null"),
+    ("reg=null", "reg=null"),
+    ("reg=[[dropout]]", "reg"),
+    ("trainer=5", "trainer"),
+    ("experiment=none", "experiment"),
+    ("experiment.foo=1", "experiment.foo"),
+    ("model.kind=mlpp", "model.kind"),
+    ("data.kind=1", "data.kind"),
+    ("optimizer.kind=sgd", "optimizer.kind"),
+    ("scheduler.k=0.1", "scheduler.k"),
+    ("schema/model=cnn", "schema/model"),
+    ("model@foo=deep", "model@foo"),
+    ("hydra.nope=1", "hydra.nope"),
+    ("hydra/launcher=joblib", "hydra/launcher"),
+    # adding and deleting
+    ("+optimizer.rho=1", "optimizer.rho"),
+    ("+foo=1", "foo"),
+    ("++foo.bar=1", "foo"),
+    ("+reg.dropout.rate=0.3", "reg.dropout.rate"),
+    ("+experiment=smoke", "+experiment"),
+    ("~optimizer.lr", "optimizer.lr"),
+    ("~reg.dropout", "reg.dropout"),
+    ("~model", "model"),
+    ("~reg", "~reg"),
+    ("~nothing", "nothing"),
+    # types
+    ("model.depth=three", "model.depth"),
+    ("model.depth=2.5", "model.depth"),
+    ("model.depth=null", "model.depth"),
+    ("model.widths=75", "model.widths"),
+    ("model.widths=[75,2.5]", "model.widths"),
+    ("model.init=he", "model.init"),
+    ("model.activation=null", "model.activation"),
+    ("optimizer.lr=true", "optimizer.lr"),
+    ("optimizer.betas=[0.9]", "optimizer.betas"),
+    ("optimizer={lrr:1}", "optimizer"),
+    ("reg.batchnorm.active=1", "reg.batchnorm.active"),
+    ("reg.dropout=0.5", "reg.dropout"),
+    ("trainer.early_stopping=false", "trainer.early_stopping"),
+    ("seed=0x10", "seed"),
+    ("data=mnist data.root=null", "data.root"),
+    # ranges
+    ("seed=-1", "seed"),
+    ("model.widths=[0]", "model.widths"),
+    ("reg.dropout.rate=1", "reg.dropout.rate"),
+    ("reg.dropout.rates=[0.1,1.2]", "reg.dropout.rates"),
+    ("reg={dropout:{rate:2}}", "reg.dropout.rate"),
+    ("optimizer.lr=-1e-9", "optimizer.lr"),
+    ("optimizer.betas=[0.9,1.0]", "optimizer.betas"),
+    ("trainer.early_stopping.patience=0", "trainer.early_stopping.patience"),
+    ("trainer.save=all", "trainer.save"),
+    ("data=moons data.samples=10", "data.samples"),
+    ("optimizer.lr=nan", "optimizer.lr"),
+    ("optimizer.lr=inf", "optimizer.lr"),
+    ("reg.noise.std=-inf", "reg.noise.std"),
+    ("trainer.epochs=1e400", "trainer.epochs"),
+    # conflicts
+    ("reg=[batchnorm,layernorm]", "reg"),
+    ("reg.dropout.rates=[0.1,0.2]", "reg.dropout.rates"),
+    ("model=linear reg.dropout.rates=[0.1]", "reg.dropout.rates"),
+    ("model=linear reg=dropout", "reg.dropout.rate"),
+    ("model=linear reg=batchnorm", "reg.batchnorm"),
+    ("data=moons reg=crop", "reg.crop"),
+    ("data=moons model=cnn", "model"),
+    ("model=cnn model.widths=null model.depth=4", "model.depth"),
+    ("model=cnn model.widths=[]", "model.widths"),
+    ("reg=crop reg.crop.padding=8", "reg.crop.padding"),
+    ("reg=batchnorm trainer.batch_size=1", "trainer.batch_size"),
+    ("trainer.device=mps trainer.precision=bfloat16", "trainer.precision"),
+    # what the data set shows
+    ("data.val_size=0", "data.val_size"),
+    ("data.val_size=1.5", "data.val_size"),
+    ("data.val_size=0.9999", "data.val_size"),
+    ("data.val_size=5000", "data.val_size"),
+    ("data.train_size=100000", "data.train_size"),
+    ("reg=batchnorm data.train_size=1", "data.train_size"),
+    ("data.drop_last=true trainer.batch_size=2000", "data.drop_last"),
+    ("data=mnist data.root=nowhere data.download=false", "data.root"),
+    # interpolations
+    ("seed=${nope}", "seed"),
+    ("seed=${seed}", "seed"),
+    ("seeds.init=${model.nope}", "seeds.init"),
+    ("data=mnist data.root=${oc.env:NO_SUCH_VARIABLE}", "data.root"),
+    ("hydra.run.dir=${nope}", "hydra.run.dir"),
+    ("-m hydra.sweep.dir=${nope} seed=1,2", "hydra.sweep.dir"),
+    # sweeps without -m, and sweeps of nothing
+    ("reg=dropout,batchnorm", "reg"),
+    ("seed=range(3)", "seed"),
+    ("model=glob(*)", "model"),
+    ("-m seed=range(1,0)", "seed"),
+    ("-m seed=range(0,1,0)", "seed"),
+    ("-m optimizer.lr=interval(0,1)", "optimizer.lr"),
+    # grammar
+    ("=5", "'=5'"),
+    ("model==deep", "'model==deep'"),
+    ("model.depth=[", "'model.depth=['"),
+    ("reg=[dropout,", "'reg=[dropout,'"),
+    ("seeds.init=${seed", "'seeds.init=${seed'"),
+    ("seed=1 model", "'model'"),
+    ("model:deep", "'model:deep'"),
+    ("modèle=deep", "'modèle=deep'"),
+    ("model='深い'", "model"),
+    # flags, verbs, names of files
+    ("train", "'train'"),
+    ("report runs", "'report'"),
+    ("--frobnicate", "unrecognized arguments: --frobnicate"),
+    ("--multi seed=1,2", "unrecognized arguments: --multi"),
+    ("--cfg nonsense", "argument --cfg/-c"),
+    ("--cfg job modell=deep", "modell"),
+    ("-sc", "-sc"),
+    ("-sc install=nosh", "-sc"),
+    ("--config-dir nowhere", "--config-dir"),
+    ("--config-name nope", "nope"),
+    ("hydra.searchpath=[file://nowhere]", "hydra.searchpath"),
+]
+
+
+@pytest.mark.parametrize(("line", "where"), MISTAKES)
+def test_a_mistake_is_one_line_that_names_it(line: str, where: str, refused: Refused) -> None:
+    [problem] = refused(*line.split(" "))
+    assert problem.startswith((f"{where}:", f"{where}=", f"{where};"))
+    assert len(problem) > len(where) + TOP_LEVEL
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("modell=deep", "model"),
+        ("model=depp", "deep"),
+        ("reg=[dropout,batchnom]", "batchnorm"),
+        ("optimizer=adma", "adam"),
+        ("scheduler=cosin", "cosine"),
+        ("data=mnits", "mnist"),
+        ("experiment=smok", "smoke"),
+        ("reg.dropot.rate=0.5", "reg.dropout.rate"),
+        ("model.depht=3", "model.depth"),
+        ("optimizr.lr=0.1", "optimizer.lr"),
+        ("lr=0.1", "optimizer.lr"),
+        ("batch_size=3", "trainer.batch_size"),
+        ("trainer.patience=3", "trainer.early_stopping.patience"),
+        ("+optimizer.lrr=1", "optimizer.lr"),
+        ("++reg.dropout.rat=1", "reg.dropout.rate"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest(word: str, nearest: str, refused: Refused) -> None:
+    [problem] = refused(word)
+    assert f"did you mean {nearest}" in problem.split("; ") or problem.endswith(f"did you mean {nearest}")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "optimizer.lr=" + "x" * 5000,
+        "model=" + "y" * 5000,
+        "k" * 5000 + "=1",
+        "x" * 5000,
+        "--" + "x" * 5000,
+        "--cfg=" + "x" * 5000,
+        "--config-dir=" + "x" * 5000,
+        "--config-name=" + "x" * 5000,
+        "model.widths=[" + "8," * 500 + "0]",
+        "reg=[" + "dropot," * 100 + "none]",
+        "seed=${" + "x" * 5000 + "}",
+        "seed=1" + "0" * 400,
+        "model.depth=" + "9" * 5000,
+        "optimizer.lr=1" + "0" * 400,
+        "data.val_size=1" + "0" * 400,
+        "model.activation='two\nlines'",
+        "hydra.run.dir=" + "x/" * 20 + "${nope}",
+    ],
+    ids=lambda word: f"{word[:24]}...",
+)
+def test_a_very_long_word_is_answered_in_one_short_line(word: str, refused: Refused) -> None:
+    assert len(refused(word)) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "wheres"),
+    [
+        ("modell=deep optimizer.lrr=1 model.depth=two", ["modell", "optimizer.lrr", "model.depth"]),
+        ("model=depp reg=[dropot,flop] seed=-1", ["model", "reg", "reg", "seed"]),
+        ("data.val_size=0 reg.dropout.rate=2 model.width=-4", ["model.width", "reg.dropout.rate", "data.val_size"]),
+        ("+foo=1 ~optimizer.lr seed=x", ["foo", "optimizer.lr", "seed"]),
+        (
+            "reg=[batchnorm,layernorm] trainer.batch_size=1 data.val_size=1.5",
+            ["reg", "data.val_size", "trainer.batch_"],
+        ),
+        ("model=[ seed=1,2 train", ["'model=['", "seed", "'train'"]),
+        ("modell=deep modell=deep", ["modell"]),
+        ("-m model=depp,wid,deep", ["model", "model"]),
+        ("-m optimizer.lr=0.1,-1,nan seed=range(3)", ["optimizer.lr", "optimizer.lr"]),
+        ("-m reg=none,dropout,batchnom seed=range(2)", ["reg"]),
+        ("-m model=linear,deep reg=none,dropout optimizer.lr=0.1,x", ["optimizer.lr", "reg.dropout.rate"]),
+        ("-m data=moons,digits model=cnn,deep reg=crop,flip", ["model", "reg.crop", "reg.flip"]),
+        ("-m data.val_size=0.1,0.9999,5000 seed=1,2", ["data.val_size", "data.val_size"]),
+        ("-m data.train_size=1,10,5000 reg=batchnorm", ["data.train_size", "data.train_size"]),
+    ],
+)
+def test_each_of_several_mistakes_has_its_line(line: str, wheres: list[str], refused: Refused) -> None:
+    """In whatever order; a sweep's runs that share a mistake share its line."""
+    problems = sorted(refused(*line.split(" ")))
+    assert len(problems) == len(wheres)
+    assert all(problem.startswith(where) for problem, where in zip(problems, sorted(wheres), strict=True))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_device_that_is_not_there_is_a_mistake(refused: Refused) -> None:
+    [problem] = refused("trainer.device=cuda")
+    assert problem.startswith("trainer.device: ")
+
+
+def test_a_taken_folder_is_left_as_it_was(refused: Refused) -> None:
+    Path("taken").mkdir()
+    Path("taken/mine.txt").touch()
+    [problem] = refused("hydra.run.dir=taken")
+    assert problem.startswith("hydra.run.dir: ")
+    assert "taken" in problem
+
+
+@pytest.mark.parametrize(
+    "line", ["hydra.sweep.dir=sweep seed=1,2", "hydra.sweep.dir=new hydra.sweep.subdir=same seed=1,2"]
+)
+def test_folders_that_runs_of_a_sweep_cannot_have_are_found_before_the_first_one(line: str, refused: Refused) -> None:
+    Path("sweep/1").mkdir(parents=True)
+    Path("sweep/1/mine.txt").touch()
+    [problem] = refused("-m", "trainer.epochs=0", *line.split(" "))
+    assert problem.startswith("hydra.sweep.")
+
+
+@pytest.mark.parametrize("line", ["hydra.run.dir=file", "hydra.run.dir=file/a/b", "-m hydra.sweep.dir=file seed=1,2"])
+def test_a_folder_that_cannot_be_made_is_the_environments_fault(line: str, refused: Refused) -> None:
+    Path("file").touch()
+    [problem] = refused(*line.split(" "), code=4)
+    assert problem.startswith("file")
+
+
+def idx(values: NDArray[np.uint8]) -> bytes:
+    """The format of MNIST's authors: magic, sizes, values."""
+    return bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+
+
+def write_tiny(raw: Path) -> None:
+    """Four right files, of 8 and 4 images."""
+    raw.mkdir(parents=True)
+    for name, count in zip(MNIST_SHA256, (8, 8, 4, 4), strict=True):
+        shape = (count, 28, 28) if "images" in name else (count,)
+        (raw / name).write_bytes(idx(np.ones(shape, np.uint8)))
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+
+
+def test_right_idx_files_are_read(tmp_path: Path) -> None:
+    """So that what follows is refused for what is wrong with it."""
+    write_tiny(tmp_path / "KMNIST" / "raw")
+    assert load(s.Mnist(kind="kmnist", root=str(tmp_path))).inputs.shape == (12, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (IMAGES, lambda raw: raw[:-1]),
+        (IMAGES, lambda raw: raw + b"\0"),
+        (IMAGES, lambda raw: raw[:10]),
+        (IMAGES, lambda raw: b""),
+        (IMAGES, lambda raw: b"<!DOCTYPE html><html><body>404 Not Found</body></html>"),
+        (IMAGES, lambda raw: b"\0\0\x0d" + raw[3:]),
+        (IMAGES, lambda raw: idx(np.ones((8, 28), np.uint8))),
+        (IMAGES, lambda raw: idx(np.ones((8, 20, 20), np.uint8))),
+        (LABELS, lambda raw: idx(np.full(4, 10, np.uint8))),
+        (LABELS, lambda raw: idx(np.ones(3, np.uint8))),
+        (LABELS, lambda raw: idx(np.ones((4, 1), np.uint8))),
+        (LABELS, lambda raw: idx(np.ones(0, np.uint8))),
+    ],
+    ids=[
+        "cut",
+        "grown",
+        "no header",
+        "empty",
+        "html",
+        "floats",
+        "rows",
+        "small images",
+        "label 10",
+        "a label missing",
+        "labels in columns",
+        "no labels",
+    ],
+)
+def test_a_corrupt_file_is_corrupt_input(name: str, damage: Callable[[bytes], bytes], refused: Refused) -> None:
+    raw = Path("root/KMNIST/raw")
+    write_tiny(raw)
+    (raw / name).write_bytes(damage((raw / name).read_bytes()))
+    [problem] = refused("data=kmnist", "data.root=root", "data.val_size=1", "trainer.epochs=0", code=3)
+    assert problem.startswith("root/KMNIST/raw")
+
+
+@needs_mnist
+@pytest.mark.parametrize("position", [0, 8, -1])
+def test_one_altered_byte_of_mnist_is_corrupt_input(position: int, refused: Refused) -> None:
+    raw = Path("root/MNIST/raw")
+    raw.mkdir(parents=True)
+    for name in MNIST_SHA256:
+        (raw / name).symlink_to(MNIST_ROOT / "MNIST" / "raw" / name)
+    altered = bytearray((raw / LABELS).read_bytes())
+    altered[position] ^= 1
+    (raw / LABELS).unlink()
+    (raw / LABELS).write_bytes(altered)
+    [problem] = refused("data=mnist", "data.root=root", code=3)
+    assert problem.startswith(str(raw / LABELS))
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["modell=deep", "seed=-1"], 2),
+        (["reg=[batchnorm,layernorm]"], 2),
+        (["-m", "model=deep,depp"], 2),
+        (["model='深い'"], 2),
+        (["hydra.run.dir=/dev/null/below"], 4),
+    ],
+)
+def test_the_command_itself_refuses_in_the_same_way(argv: list[str], code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "regrun", *argv]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert checked(done.stderr)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,106 @@
+"""Neutral equals a plain torch network; a regularizer that is off in a mixed stack is as if it were not there."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import make, train_rows
+from torch import nn
+
+from regrun import settings as s
+from regrun.data.batches import Batches
+from regrun.data.sources import Source
+from regrun.data.split import split
+from regrun.models.export import export
+from regrun.stack import new_stack
+
+OPTIMIZERS = {
+    "sgd": (s.Sgd(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
+    "momentum": (s.Momentum(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)),
+    "nesterov": (
+        s.Momentum(kind="nesterov", lr=0.1),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    ),
+    "rmsprop": (s.RmsProp(lr=0.001), lambda p: torch.optim.RMSprop(p, lr=0.001)),
+    "adam": (s.Adam(), lambda p: torch.optim.Adam(p)),
+    "adamw": (s.Adam(kind="adamw"), lambda p: torch.optim.AdamW(_decayed_weights_only(p))),
+}
+
+
+def _decayed_weights_only(parameters: Any) -> list[dict[str, Any]]:
+    own = list(parameters)
+    return [
+        {"params": [p for p in own if p.dim() > 1]},
+        {"params": [p for p in own if p.dim() == 1], "weight_decay": 0.0},
+    ]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source) -> None:
+    """The same 40 steps by nn.Sequential, autograd and torch.optim: bit for bit where torch rounds the same way."""
+    ours, torchs = OPTIMIZERS[name]
+    run = make(optimizer=ours, trainer={"epochs": 2, "batch_size": 57})
+    own = split(digits, run.data, run.seeds)
+    batches = Batches(digits, [own], [run], torch.device("cpu"))
+    stack = new_stack([run], batches)
+    start = stack.weights_of(0) | {"input.offset": own.offset, "input.scale": own.scale}
+    network = export(stack.ops, start, dict.fromkeys(("input", "hidden1", "hidden2"), 0.0)).train()
+    optimizer = torchs(network.parameters())
+    for epoch in (1, 2):
+        for indices in batches.order(epoch)[0].split(57):
+            loss = nn.functional.cross_entropy(network(digits.inputs[indices]), digits.targets[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    _, (end,) = train_rows([run], digits)
+    atol = {"sgd": 0.0, "momentum": 0.0, "nesterov": 1e-6}.get(name, 2e-5)
+    for key, weight in network.state_dict().items():
+        if key in end.last:
+            torch.testing.assert_close(end.last[key], weight, rtol=0, atol=atol)
+
+
+ACTIVE = {
+    "dropout": s.Dropout(rate=0.5),
+    "input dropout": s.Dropout(input_rate=0.5),
+    "weight_decay": s.WeightDecay(0.1),
+    "l2": s.L2(0.01),
+    "l1": s.L1(0.01),
+    "proximal l1": s.L1(0.01, mode="proximal"),
+    "label_smoothing": s.LabelSmoothing(0.1),
+    "noise": s.Noise(0.5),
+    "crop": s.Crop(2),
+    "flip": s.Flip(0.5),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVE)
+def test_off_beside_on_equals_never_asked_for(name: str, digits: Source) -> None:
+    on = ACTIVE[name]
+    field = name.split()[-1]
+    off = type(on)() if field != "l1" else s.L1(0.0, mode=on.mode)
+    plain, neutral = make(), make(reg=replace(s.Reg(), **{field: off}))
+    rows, ends = train_rows([neutral, make(reg=replace(s.Reg(), **{field: on}))], digits)
+    plain_rows, plain_ends = train_rows([plain], digits)
+    assert rows[0] == plain_rows[0]
+    assert all(torch.equal(weight, plain_ends[0].last[key]) for key, weight in ends[0].last.items())
+    assert rows[1] != rows[0]
+
+
+def test_dropout_changes_neither_initial_weights_nor_batch_order(digits: Source) -> None:
+    runs = [make(), make(reg=s.Reg(dropout=s.Dropout(rate=0.5)))]
+    stacks = [new_stack([r], Batches(digits, [split(digits, r.data, r.seeds)], [r], torch.device("cpu"))) for r in runs]
+    assert torch.equal(stacks[0].params.flat, stacks[1].params.flat)
+    assert all(torch.equal(stacks[0].batches.order(e), stacks[1].batches.order(e)) for e in (1, 2, 3))
+
+
+@pytest.mark.parametrize("purpose", s.PURPOSES)
+def test_each_seed_moves_its_own_purpose_alone(purpose: str, digits: Source) -> None:
+    """A run with one purpose's seed changed differs from the run without, and only through that purpose."""
+    reg = s.Reg(dropout=s.Dropout(rate=0.2), noise=s.Noise(0.1))
+    base = make(reg=reg, data=s.Digits(label_noise=0.2))
+    moved = s.resolve(replace(base, seeds=replace(base.seeds, **{purpose: 99})))
+    (first, second), _ = train_rows([base, moved], digits)
+    assert first != second
+    initial = [row for row in first if row.epoch == 0], [row for row in second if row.epoch == 0]
+    assert (initial[0] == initial[1]) == (purpose in ("order", "dropout", "augment"))

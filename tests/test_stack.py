@@ -1,0 +1,121 @@
+"""A run gives the same rows alone and in company: bit for bit, for MLPs at one thread on a CPU."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from conftest import make, train_rows
+
+from regrun import settings as s
+from regrun.data.batches import Batches
+from regrun.data.sources import Source
+from regrun.data.split import split
+from regrun.grouping import differences
+from regrun.stack import new_stack
+from regrun.trainer import train
+
+SCHEMES = ("he_normal", "torch", "xavier_uniform", "orthogonal", "uniform")
+
+
+def eight(**changes: Any) -> list[s.Settings]:
+    """Eight runs that differ in everything that a stack allows: what is equal in all is in `changes`."""
+    reg = changes.pop("reg", s.Reg())
+    optimizer, model = changes.pop("optimizer", s.Adam()), changes.pop("model", s.Mlp(depth=2, width=24))
+    return [
+        make(
+            model=replace(model, init=s.Init(scheme=SCHEMES[i % 5], bias=("zeros", "torch")[i % 2])),
+            reg=replace(
+                reg,
+                dropout=s.Dropout(rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
+                weight_decay=s.WeightDecay((0.0, 0.1)[i % 2]),
+                label_smoothing=s.LabelSmoothing((0.1, 0.0, 0.0)[i % 3]),
+                l2=s.L2((0.0, 0.001)[i % 2]),
+                l1=replace(reg.l1, value=(0.0, 0.0001, 0.0)[i % 3]),
+                noise=s.Noise((0.0, 0.1)[i % 2]),
+                crop=s.Crop(i % 2),
+            ),
+            optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
+            scheduler=(s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01))[i % 3],
+            data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
+            trainer={
+                "epochs": 6,
+                "batch_size": changes.get("batch_size", 64),
+                "early_stopping": s.EarlyStopping(patience=(1, 3, None)[i % 3], min_delta=(1.0, 0.5, 0.0)[i % 3]),
+                "grad_clip": (None, 1.0)[i % 2],
+            },
+            seed=i,
+        )
+        for i in range(8)
+    ]
+
+
+CASES = {
+    "adam": {},
+    "sgd": {"optimizer": s.Sgd()},
+    "momentum": {"optimizer": s.Momentum()},
+    "nesterov": {"optimizer": s.Momentum(kind="nesterov")},
+    "rmsprop": {"optimizer": s.RmsProp(momentum=0.5, centered=True)},
+    "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "layernorm": {"reg": s.Reg(layernorm=s.LayerNorm(active=True))},
+    "proximal": {"reg": s.Reg(l1=s.L1(mode="proximal"))},
+    "residual": {"model": s.Residual(depth=2, width=20), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "odd shapes": {"model": s.Mlp(widths=[37, 21]), "batch_size": 33},
+    "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},
+    "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
+    "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
+    "linear": {"model": s.Mlp(depth=0)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_and_weights_of_a_replica_are_those_of_its_single_run(name: str, digits: Source) -> None:
+    runs = eight(**CASES[name])
+    alone = [train_rows([run], digits) for run in runs]
+    for size in (3, 8):
+        rows, ends = train_rows(runs[:size], digits)
+        for i in range(size):
+            assert rows[i] == alone[i][0][0]
+            assert ends[i].outcome == alone[i][1][0].outcome
+            assert all(torch.equal(w, alone[i][1][0].last[k]) for k, w in ends[i].last.items())
+            assert all(torch.equal(w, alone[i][1][0].best[k]) for k, w in ends[i].best.items())
+    assert len({end.outcome.last_epoch for end in ends}) > 1
+
+
+def test_a_diverged_replica_leaves_its_neighbours_as_they_are(digits: Source) -> None:
+    calm = make(optimizer=s.Sgd(lr=0.01))
+    wild = make(optimizer=s.Sgd(lr=1e20), seed=1)
+    rows, ends = train_rows([wild, calm], digits)
+    alone_rows, alone_ends = train_rows([calm], digits)
+    assert ends[0].outcome.status == "diverged"
+    assert rows[1] == alone_rows[0]
+    assert ends[1].outcome == alone_ends[0].outcome
+
+
+def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(digits: Source) -> None:
+    """Grouped convolutions round differently (oneDNN), so one step from equal state is compared."""
+    runs = [make(model=s.Cnn(widths=[4, 8]), optimizer=s.Sgd(lr=0.1), seed=i) for i in range(3)]
+    splits = [split(digits, r.data, r.seeds) for r in runs]
+
+    def step(members: list[int]) -> torch.Tensor:
+        chosen, own = [runs[i] for i in members], [splits[i] for i in members]
+        stack = new_stack(chosen, Batches(digits, own, chosen, torch.device("cpu")))
+        x, targets = stack.batches.train_batch(stack.batches.order(1)[:, :64], [])
+        stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, {})
+        return stack.params.flat
+
+    together = step([0, 1, 2])
+    for i in range(3):
+        torch.testing.assert_close(together[i], step([i])[0], rtol=0, atol=1e-6)
+
+
+def test_runs_of_different_structure_are_refused(digits: Source) -> None:
+    runs = [make(), make(model=s.Mlp(depth=3, width=24))]
+    assert differences(runs) == ["model.depth"]
+    splits = [split(digits, r.data, r.seeds) for r in runs]
+    with pytest.raises(ValueError, match=r"model\.depth"):
+        next(train(runs, ["a", "b"], digits, splits, torch.device("cpu")))
+
+
+def test_what_is_stackable_never_separates_runs() -> None:
+    assert differences(eight()) == []
