@@ -38,9 +38,9 @@ def diagnose(
     """What the curves say, one rule after another; the first that holds speaks. Epoch 0 comes first.
 
     diverged: a loss was not finite. untrained: no epoch was trained. still improving: the best epoch is the
-    last one, and both losses fell by more than 1 % over the last five epochs. overfit: at the last epoch val loss is
-    5 % or more above its best while train loss went on falling, or train accuracy leads val by 5 points.
-    underfit: train accuracy at the best epoch stays under 95 % and leads val by less than 5 points.
+    last one, and both losses fell by more than 1 % over the last five epochs. overfit: at the last epoch val
+    loss is more than 5 % above its best while train loss went on falling, or train accuracy leads val by more
+    than 5 points at the best epoch. underfit: train accuracy there is under 95 %.
     """
     if diverged:
         return Diagnosis("diverged", "diverged: lower the learning rate, or clip the gradient")

@@ -69,7 +69,7 @@ def adam(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Adam
 
 
 def _momentum_table(runs: list[s.Momentum], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
-    fresh = [1 - o.dampening for o in runs]
+    fresh = [1 - o.dampening if o.momentum else 1.0 for o in runs]  # torch ignores dampening at momentum 0
     return {"lr": lr, "momentum": _row(o.momentum for o in runs), "fresh": _row(fresh)}
 
 

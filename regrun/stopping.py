@@ -8,7 +8,7 @@ from regrun.settings import EarlyStopping
 
 @dataclass(frozen=True)
 class Patience:
-    """Epochs since the monitored value last improved by more than `min_delta`. A NaN is a miss.
+    """Epochs since the monitored value last improved by more than `min_delta`. What is not finite is a miss.
 
     `sign` is 1 where lower is better and -1 where higher is. A limit of None never stops, but still knows
     the best epoch (Prechelt 1998).
@@ -24,7 +24,7 @@ class Patience:
     def seen(self, value: float, epoch: int) -> "Patience":
         """The state after `value` was measured at `epoch`."""
         score = self.sign * value
-        if score < self.best - self.min_delta:
+        if math.isfinite(score) and score < self.best - self.min_delta:
             return replace(self, best=score, best_epoch=epoch, misses=0)
         return replace(self, misses=self.misses + 1)
 

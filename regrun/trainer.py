@@ -118,7 +118,7 @@ def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -
     """One pass over train. Ends early when time is up, or when no replica's loss is finite any more."""
     start = time.monotonic()
     first, batches = stack.runs[0], stack.batches
-    order, sources = batches.order(epoch), batches.augmenters(epoch)
+    order, augmenters = batches.order(epoch), batches.augmenters(epoch)
     slices = epoch_slices(first, order.shape[1])
     lr = _lr_table(stack.runs, epoch, len(slices))
     optimizers = [r.optimizer for r in stack.runs]
@@ -129,7 +129,7 @@ def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -
     for (begin, end), at in zip(slices, table, strict=True):
         is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
-        x, targets = batches.train_batch(order[:, begin:end], sources, watch)
+        x, targets = batches.train_batch(order[:, begin:end], augmenters, watch)
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:

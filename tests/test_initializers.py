@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,9 +151,9 @@ def test_bias_is_zero_unless_asked_for() -> None:
     ],
 )
 def test_output_layer_starts_as_the_network_but_for_its_overrides(
-    changes: dict[str, object], expected: dict[str, object]
+    changes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    network = Init("xavier_uniform", gain=2.0, std=0.7, value=0.3, bias="constant", bias_value=0.1, **changes)  # type: ignore[arg-type]
+    network = Init("xavier_uniform", gain=2.0, std=0.7, value=0.3, bias="constant", bias_value=0.1, **changes)
     output = output_init(network)
     same = {name: getattr(network, name) for name in ("scheme", "mode", "gain", "std", "value", "bias", "bias_value")}
     assert {name: getattr(output, name) for name in same} == same | expected

@@ -28,6 +28,7 @@ def test_slope_ignores_a_shift_and_follows_a_scale() -> None:
 
 
 FLAT, FALLING = [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+EARLY = [9.0, 0.6, 0.5, 0.5, 0.5, 0.5, 0.499]
 RISING = [1.0, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75]  # best at epoch 1
 
 
@@ -37,12 +38,11 @@ def word(
     *,
     train: float = 0.99,
     val: float = 0.98,
-    best: int | None = None,
     diverged: bool = False,
 ) -> str:
-    """The diagnosis of two loss curves with constant accuracies; best: by default the first lowest val loss."""
+    """The diagnosis of two loss curves with constant accuracies; the first lowest val loss is the best."""
     size = len(val_loss)
-    best = val_loss.index(min(val_loss)) if best is None else best
+    best = val_loss.index(min(val_loss))
     accuracies = [train] * size, [val] * size
     return diagnose(train_loss, val_loss, *accuracies, best_epoch=best, diverged=diverged).word
 
@@ -65,6 +65,7 @@ def test_epoch_0_alone_is_untrained() -> None:
         (FALLING, [*FALLING[:-1], 0.51], "ok"),  # the best epoch must be the last
         ([0.5 - 0.0005 * i for i in range(7)], [0.5 - 0.0005 * i for i in range(7)], "ok"),  # 0.5 % in five epochs
         ([0.5 - 0.0015 * i for i in range(7)], [0.5 - 0.0015 * i for i in range(7)], "still_improving"),  # 1.5 %
+        (EARLY, EARLY, "still_improving"),  # five epochs lie between six values
         ([9.0, *FLAT], [9.0, *FLAT[:-1], 0.499], "ok"),  # what fell before the last five epochs does not count
     ],
 )

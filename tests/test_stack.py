@@ -100,7 +100,7 @@ def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(digits: Source) 
     def step(members: list[int]) -> torch.Tensor:
         chosen, own = [runs[i] for i in members], [splits[i] for i in members]
         stack = new_stack(chosen, Batches(digits, own, chosen, torch.device("cpu")))
-        x, targets = stack.batches.train_batch(stack.batches.order(1)[:, :64], [])
+        x, targets = stack.batches.train_batch(stack.batches.order(1)[:, :64], {})
         stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, {})
         return stack.params.flat
 

@@ -12,6 +12,8 @@ from regrun.meter import Meter
 from regrun.settings import Settings
 from regrun.streams import epoch_order, generator
 
+Streams = dict[str, list[Generator]]
+
 EVAL_BATCH = 1024  # examples: fixed, so that what an evaluation gives never depends on the stack's size
 
 
@@ -43,35 +45,36 @@ class Batches:
         orders = [epoch_order(run.seeds.order or 0, epoch, size) for run in self.runs]
         return self.indices["train"].gather(1, torch.stack(orders).to(self.device))
 
-    def augmenters(self, epoch: int) -> list[Generator]:
-        """Each replica's augmentation stream for one epoch."""
-        return [generator(r.seeds.augment or 0, "augment", epoch, device=self.device) for r in self.runs]
+    def augmenters(self, epoch: int) -> Streams:
+        """Each augmentation's stream for each replica, for one epoch: no augmentation moves another."""
+        return {
+            name: [generator(r.seeds.augment or 0, "augment", name, epoch, device=self.device) for r in self.runs]
+            for name in ("flip", "crop", "noise")
+        }
 
-    def train_batch(
-        self, indices: Tensor, sources: list[Generator], meter: Meter | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def train_batch(self, indices: Tensor, streams: Streams, meter: Meter | None = None) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B)."""
         x = self._rows(indices)
         flips, paddings = [r.reg.flip.rate for r in self.runs], [r.reg.crop.padding for r in self.runs]
         if any(flips) or any(paddings):
-            x = self._augmented(x, flips, paddings, sources, meter)
+            x = self._augmented(x, flips, paddings, streams, meter)
         x = self._scaled(x)
         if any(r.reg.noise.std for r in self.runs):
-            clean, x = x, augment.noise(x, self.noise, sources)
+            clean, x = x, augment.noise(x, self.noise, streams["noise"])
             if meter is not None:
                 meter.add("noise", (x - clean).flatten(1).std(1))
         return x, self.targets.gather(1, indices)
 
     def _augmented(
-        self, x: Tensor, flips: list[float], paddings: list[int], sources: list[Generator], meter: Meter | None
+        self, x: Tensor, flips: list[float], paddings: list[int], streams: Streams, meter: Meter | None
     ) -> Tensor:
         images: Tensor = x.unflatten(2, self.source.shape)
         if any(flips):
-            before, images = images, augment.flip(images, flips, sources)
+            before, images = images, augment.flip(images, flips, streams["flip"])
             if meter is not None:
                 meter.add("flip", (before != images).flatten(2).any(2).float().mean(1))
         if any(paddings):
-            before, images = images, augment.crop(images, paddings, sources)
+            before, images = images, augment.crop(images, paddings, streams["crop"])
             if meter is not None:
                 meter.add("crop", (before != images).flatten(1).float().mean(1))
         return images.flatten(2)

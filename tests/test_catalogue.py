@@ -1,0 +1,86 @@
+"""Every option of every group composes and trains; one row each, so a new option is one row more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import train_rows
+
+from regrun import checks, config, help, settings
+from regrun.data.sources import Source, load
+from regrun.data.split import split
+from regrun.rows import EpochRow
+
+OPTIONS = {
+    "model": ["linear", "shallow", "wide", "deep", "residual", "cnn"],
+    "reg": [
+        *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
+        *("label_smoothing", "noise", "crop", "flip"),
+    ],
+    "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
+    "scheduler": ["constant", "exponential", "inverse", "step", "cosine", "warmup_cosine"],
+    "data": ["digits", "moons", "spirals"],
+    "experiment": ["smoke"],
+    "trainer": ["default"],
+}
+FILES = {"data": {"mnist", "fashion_mnist", "kmnist"}, "experiment": {"lecture_batch_64", "lecture_batch_1024"}}
+
+
+@pytest.mark.parametrize("group", OPTIONS)
+def test_the_table_has_every_option(group: str) -> None:
+    """Options that need files on disk are in FILES; test_lecture trains them where the files exist."""
+    assert set(OPTIONS[group]) | FILES.get(group, set()) == set(help.options(group))
+
+
+@pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in OPTIONS.items() for o in options])
+def test_every_option_trains_two_steps(group: str, option: str) -> None:
+    overrides = [f"{group}={option}", "trainer.epochs=2", "trainer.limit_batches=1"]
+    run = config.jobs(overrides, multirun=False)[0].settings
+    (rows,), (end,) = train_rows([run], load(run.data))
+    assert end.outcome.status == "ok" and end.outcome.last_step == 2
+    assert [row.step for row in rows if isinstance(row, EpochRow)] == [1, 2]
+    assert all(weight.isfinite().all() for weight in end.last.values())
+    wanted = settings.requested(run)
+    assert wanted == (
+        [option] if group == "reg" and option != "none" else ["weight_decay"] if option == "adamw" else []
+    )
+    assert [name for name, figure in end.outcome.acted.items() if figure is not None] == wanted
+
+
+@pytest.mark.parametrize("scheme", settings.SCHEMES)
+def test_every_init_scheme_trains(scheme: str, digits: Source) -> None:
+    run = config.jobs([f"model.init.scheme={scheme}", "trainer.epochs=1"], multirun=False)[0].settings
+    _, (end,) = train_rows([run], digits)
+    assert end.outcome.status in ("ok", "diverged")
+    weight = end.last["hidden2.weight"]
+    assert bool((weight == weight[:1]).all()) == (scheme in ("zeros", "constant"))
+
+
+def test_zero_init_learns_no_more_than_the_class_prior(digits: Source) -> None:
+    """With ReLU all hidden gradients are exactly 0; the loss stays at the entropy of the classes, ln 10."""
+    overrides = ["model=shallow", "model.init.scheme=zeros", "trainer.epochs=3"]
+    run = config.jobs(overrides, multirun=False)[0].settings
+    _, (end,) = train_rows([run], digits)
+    assert torch.count_nonzero(end.last["hidden1.weight"]) == 0
+    assert end.outcome.train_loss_last == pytest.approx(2.302585, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_main_command_passes_93_percent(seed: int, digits: Source) -> None:
+    run = config.jobs(["model=deep", "reg=dropout", f"seed={seed}"], multirun=False)[0].settings
+    _, (end,) = train_rows([run], digits)
+    assert end.outcome.test_accuracy_best is not None and end.outcome.test_accuracy_best > 0.93
+
+
+def test_flipping_digits_is_a_warning_that_says_why() -> None:
+    run = config.jobs(["reg=flip"], multirun=False)[0].settings
+    (line,) = checks.warnings(run, 1150)
+    assert line.startswith("reg.flip.rate: ") and "mirror" in line
+
+
+def test_smoke_ends_in_seconds_offline(digits: Source) -> None:
+    run = config.jobs(["experiment=smoke"], multirun=False)[0].settings
+    assert run.data.kind == "digits" and run.trainer.epochs <= 5
+    assert len(split(digits, run.data, run.seeds).train) == 1150
+    _, (end,) = train_rows([replace(run, seed=0)], digits)
+    assert end.outcome.test_accuracy_best is not None and end.outcome.test_accuracy_best > 0.5
