@@ -211,7 +211,7 @@ def test_a_very_long_word_is_answered_in_one_short_line(word: str, refused: Refu
         ("-m optimizer.lr=0.1,-1,nan seed=range(3)", ["optimizer.lr", "optimizer.lr"]),
         ("-m reg=none,dropout,batchnom seed=range(2)", ["reg"]),
         ("-m model=linear,deep reg=none,dropout optimizer.lr=0.1,x", ["optimizer.lr", "reg.dropout.rate"]),
-        ("-m data=moons,digits model=cnn,deep reg=crop,flip", ["model", "reg.crop", "reg.flip"]),
+        ("-m data=moons model=cnn,deep reg=crop", ["model", "reg.crop"]),
         ("-m data.val_size=0.1,0.9999,5000 seed=1,2", ["data.val_size", "data.val_size"]),
         ("-m data.train_size=1,10,5000 reg=batchnorm", ["data.train_size", "data.train_size"]),
     ],

@@ -22,7 +22,7 @@ TIMES = ["seconds", "examples_per_second", "peak_memory_bytes"]
 MODELS = {
     "mlp": ["model=shallow", "model.width=32"],
     "residual": ["model=residual", "model.depth=2", "model.width=24"],
-    "cnn": ["model=cnn", "model.widths=[6,10]", "trainer.epochs=1"],
+    "cnn": ["model=cnn", "model.widths=[6,10]"],
 }
 BUSY = ["reg=[dropout,batchnorm,noise,weight_decay]", "data.label_noise=0.1", "trainer.save=both"]
 
@@ -84,9 +84,8 @@ def test_the_run_id_joins_the_tables(busy: Path) -> None:
     tables = regrun.read(busy)
     for table in (tables.curves, tables.epochs, tables.layers, tables.label_noise):
         assert table is not None
-        joined = table.merge(tables.summary[["run_id", "model.width"]], on="run_id", validate="many_to_one")
-        assert len(joined) == len(table)
-        assert set(joined["model.width"]) == {32}
+        joined = table.merge(tables.summary[["run_id", "seed"]], on="run_id", validate="many_to_one")
+        assert joined["seed"].tolist() == [0] * len(table)
 
 
 @pytest.mark.parametrize("run_id", ["0012345678", "12345e6789", "1234567890"])
@@ -142,20 +141,27 @@ def test_the_summary_agrees_with_the_curves(busy: Path) -> None:
 
 
 def test_two_models_have_the_same_columns(plain: Path, tmp_path: Path) -> None:
-    other = train(tmp_path / "run", *MODELS["cnn"], "optimizer=momentum", "scheduler=cosine", "reg=[layernorm,l1]")
+    other = train(
+        tmp_path / "run",
+        *MODELS["cnn"],
+        "optimizer=momentum",
+        "scheduler=cosine",
+        "reg=[layernorm,l1]",
+        "trainer.epochs=0",
+    )
     headers = [(folder / "summary.csv").read_text().splitlines()[0] for folder in (plain, other)]
     assert headers[0] == headers[1]
 
 
 def test_a_sweeps_folder_gives_the_tables_of_all_its_runs(tmp_path: Path) -> None:
     quiet = ["trainer.device=cpu", "trainer.progress=none", "trainer.epochs=1"]
-    sweep = [f"hydra.sweep.dir={tmp_path}", "seed=0,1", "data.label_noise=0,0.1"]
+    sweep = [f"hydra.sweep.dir={tmp_path}", "data.label_noise=0,0.1"]
     assert main(["-m", "experiment=smoke", *quiet, *sweep]) == 0
     tables = regrun.read(tmp_path)
-    assert tables.summary[["seed", "data.label_noise"]].values.tolist() == [[0, 0], [0, 0.1], [1, 0], [1, 0.1]]
+    assert tables.summary["data.label_noise"].tolist() == [0, 0.1]
     assert tables.curves["run_id"].value_counts().to_dict() == dict.fromkeys(tables.summary["run_id"], 4)
     assert tables.label_noise is not None
-    assert tables.label_noise["run_id"].nunique() == 2
+    assert set(tables.label_noise["run_id"]) == {tables.summary["run_id"][1]}
 
 
 def test_a_run_of_no_epochs_can_be_read(tmp_path: Path, digits: Source) -> None:
@@ -188,7 +194,7 @@ def test_the_curves_are_drawn_at_a_sensible_size(busy: Path) -> None:
 def test_a_loaded_network_predicts_test_exactly_as_the_summary_says(
     model: list[str], norm: str, tmp_path: Path, digits: Source
 ) -> None:
-    folder = train(tmp_path / "run", *model, f"reg=[{norm},dropout]", "data.normalize=standardize")
+    folder = train(tmp_path / "run", *model, f"reg=[{norm},dropout]", "data.normalize=standardize", "trainer.epochs=1")
     network = regrun.load(folder)
     assert isinstance(network, nn.Module)
     assert not any(module.training for module in network.modules())
@@ -196,8 +202,8 @@ def test_a_loaded_network_predicts_test_exactly_as_the_summary_says(
 
 
 def test_the_last_weights_are_those_of_the_last_epoch(tmp_path: Path, digits: Source) -> None:
-    """With so large a step the first epochs are the best, so that best and last differ."""
-    folder = train(tmp_path / "run", "optimizer.lr=0.3", "trainer.save=both")
+    """With so large a step the last epoch is not the best."""
+    folder = train(tmp_path / "run", "optimizer=sgd", "optimizer.lr=1", "trainer.save=both")
     summary = regrun.read(folder).summary.iloc[0]
     assert summary["best_epoch"] < summary["last_epoch"]
     figures = {weights: accuracy(regrun.load(folder, weights=weights), digits) for weights in ("best", "last")}
@@ -234,7 +240,7 @@ def test_a_folder_that_is_no_run_is_named_in_one_line(busy: Path, tmp_path: Path
             assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["best.pt", "settings.yaml", "summary.csv", "curves.csv"])
+@pytest.mark.parametrize("name", ["best.pt", "settings.yaml", "summary.csv"])
 @pytest.mark.parametrize("content", [b"", b"\x00\xff: ["], ids=["empty", "rubbish"])
 def test_a_corrupt_file_of_a_run_is_named_in_one_line(name: str, content: bytes, busy: Path, tmp_path: Path) -> None:
     shutil.copytree(busy, tmp_path / "run")

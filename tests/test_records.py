@@ -154,7 +154,8 @@ def test_what_is_missing_can_be_left_blank() -> None:
 
 def test_a_table_has_one_header_and_its_rows_in_order(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    for rows in ([], [[1, None]], [], [[2, 0.5], [3, True]]):
+    batches: list[list[list[Any]]] = [[], [[1, None]], [], [[2, 0.5], [3, True]]]
+    for rows in batches:
         records.append(path, ["epoch", "größe"], rows)
     assert path.read_bytes() == "epoch,größe\n1,none\n2,0.5\n3,true\n".encode()
 
