@@ -27,8 +27,7 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
             f"reg.dropout.rates: must have one rate for each of {len(hidden)} hidden layers, got {len(rates)}; "
             "or use reg.dropout.rate"
         )
-    hidden_dropout = reg.dropout.rate > 0 if rates is None else any(rates)
-    if not hidden and hidden_dropout:
+    elif not hidden and reg.dropout.rate > 0:
         yield (
             "reg.dropout.rate: a model without hidden layers has nothing to drop, "
             f"got {reg.dropout.rate}; choose another model, or reg.dropout.input_rate"

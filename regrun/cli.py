@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from regrun import __version__
-from regrun.errors import ConfigError, RegrunError
+from regrun.errors import ConfigError, RegrunError, clip
+from regrun.paths import is_folder
 
 if TYPE_CHECKING:
     from regrun.config import Job
@@ -38,14 +39,16 @@ def _dispatch(arguments: list[str]) -> int:
     if options.version:
         print(f"regrun {__version__}")
         return 0
+    if options.shell_completion:
+        _check_completion(options.overrides)
     if options.shell_completion or options.hydra_help or options.info:
         return _hydra(arguments)
     _refuse_verbs(options.overrides)
     from regrun import config
 
     directory = Path(options.config_dir) if options.config_dir else None
-    if directory is not None and not directory.is_dir():
-        raise ConfigError(f"--config-dir: must be a folder, got {directory}; create it first")
+    if directory is not None and not is_folder(options.config_dir):
+        raise ConfigError(f"--config-dir: must be a folder, got {clip(str(directory))}; create it first")
     jobs = config.jobs(
         options.overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
     )
@@ -66,12 +69,20 @@ def _run(jobs: list["Job"], *, is_sweep: bool) -> int:
 
 def _refuse_verbs(words: list[str]) -> None:
     if words and "=" not in words[0] and not words[0].startswith("~"):
-        raise ConfigError(f"{words[0][:60]!r}: no such command; regrun --help lists them")
+        raise ConfigError(f"{clip(words[0])!r}: no such command; regrun --help lists them")
+
+
+def _check_completion(words: list[str]) -> None:
+    """`-sc` takes install, uninstall or query for a shell that Hydra knows."""
+    verb, _, shell = "".join(words).partition("=")
+    if verb not in ("install", "uninstall", "query") or shell not in ("bash", "zsh", "fish"):
+        got = clip(" ".join(words)) or "nothing"
+        raise ConfigError(f"-sc: must be followed by install=bash, install=zsh or install=fish, got {got}")
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; regrun --help lists what there is")
+        raise ConfigError(f"{clip(message, 120)}; regrun --help lists what there is")
 
 
 def _parser() -> argparse.ArgumentParser:

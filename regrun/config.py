@@ -6,9 +6,7 @@ Hydra's own function, so that all mistakes of a command are found and not just t
 
 import copy
 import dataclasses
-import difflib
 import functools
-import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -29,10 +27,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regrun import checks
 from regrun import settings as s
-from regrun.errors import ConfigError
-from regrun.paths import conf_dir
+from regrun.conversion import nearest, to_settings
+from regrun.errors import ConfigError, clip
+from regrun.paths import conf_dir, is_folder
 
 CONFIG_NAME = "config"
+LONGEST_KEY = 200
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def jobs(
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="regrun"):
-        parsed = _parse(overrides, multirun=multirun)
-        lines = [o.input_line or "" for o in parsed]
-        combinations = BasicSweeper.split_arguments(parsed, None)[0] if multirun else [lines]
+        combinations = _combinations(_parse(overrides, multirun=multirun), multirun=multirun)
         composer = _Composer(config_name or CONFIG_NAME)
         configs = [composer.compose(lines) for lines in combinations]
         runs = [run for cfg in configs if (run := _to_settings(cfg, composer.problems)) is not None]
@@ -94,10 +92,10 @@ def to_yaml(settings: s.Settings) -> str:
 def from_yaml(text: str) -> s.Settings:
     """The settings that `to_yaml` wrote. Raises ConfigError."""
     problems: list[str] = []
-    settings = _build(s.Settings, OmegaConf.to_container(OmegaConf.create(text)), "", problems)
-    if problems or settings is None:
+    settings = to_settings(OmegaConf.to_container(OmegaConf.create(text)), problems)
+    if settings is None:
         raise ConfigError(problems)
-    return typing.cast(s.Settings, settings)
+    return settings
 
 
 def _parse(overrides: Sequence[str], *, multirun: bool) -> list[Override]:
@@ -106,18 +104,50 @@ def _parse(overrides: Sequence[str], *, multirun: bool) -> list[Override]:
     parsed, problems = [], []
     for line in overrides:
         try:
-            override = parser.parse_override(line)
-        except HydraException:
-            problems.append(
-                f"{line[:60]!r}: not a valid override; write key=value, and quote what the shell would split"
-            )
-            continue
-        if override.is_sweep_override() and not multirun:
-            problems.append(f"{override.key_or_group}: several values, got {line[:60]!r}; add -m to run a sweep")
-        parsed.append(override)
+            (override,) = parser.parse_overrides([line])
+            problem = _override_problem(override, line, multirun=multirun)
+        except (HydraException, ValueError):
+            problem = f"{clip(line)!r}: not a valid override; write key=value, and quote what the shell would split"
+        if problem is None:
+            parsed.append(override)
+        else:
+            problems.append(problem)
     if problems:
         raise ConfigError(problems)
     return parsed
+
+
+def _override_problem(override: Override, line: str, *, multirun: bool) -> str | None:
+    """What is wrong with an override that Hydra can parse, before anything is composed."""
+    key = override.key_or_group
+    if not key:
+        return f"{clip(line)!r}: names no key; write key=value"
+    if len(key) > LONGEST_KEY:
+        return f"{clip(key)}: no such key; regrun --help lists them"
+    if override.is_sweep_override() and not multirun:
+        return f"{key}: several values, got {clip(line)!r}; add -m to run a sweep"
+    if override.is_interval_sweep():
+        return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(first,last,step)"
+    if key == "hydra.searchpath":
+        paths = typing.cast(list[str], override.value())
+        missing = [p for p in paths if p.startswith("file://") and not is_folder(p[7:])]
+        return f"{key}: must name folders, got {clip(missing[0])}; create it first" if missing else None
+    return None
+
+
+def _combinations(overrides: list[Override], *, multirun: bool) -> list[list[str]]:
+    """The overrides of each run: one list, or the product of a sweep's choices in Hydra's order."""
+    if not multirun:
+        return [[o.input_line or "" for o in overrides]]
+    for override in overrides:
+        try:
+            is_empty = override.is_sweep_override() and not list(override.sweep_string_iterator())
+        except (HydraException, ValueError):
+            is_empty = True
+        if is_empty:
+            line = clip(override.input_line or "")
+            raise ConfigError(f"{override.key_or_group}: sweeps over no value, got {line!r}; name at least one")
+    return BasicSweeper.split_arguments(overrides, None)[0]
 
 
 class _Composer:
@@ -143,14 +173,14 @@ class _Composer:
         with open_dict(cfg.hydra):
             task = [o.input_line or "" for o in overrides if not o.is_hydra_override()]
             cfg.hydra.overrides.task = task
-            cfg.hydra.job.override_dirname = ",".join(line for line in task if "${" not in line)
+            cfg.hydra.job.override_dirname = _dirname(cfg, overrides)
         return cfg
 
     def _base(self, groups: tuple[str, ...]) -> DictConfig:
         try:
             return compose(self.config_name, list(groups), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            self.problems.append(f"{' '.join(groups) or self.config_name}: {_one_line(error)}")
+        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+            self.problems.append(f"{clip(' '.join(groups) or self.config_name)}: {_one_line(error)}")
             return compose(CONFIG_NAME, return_hydra_config=True)
 
     def _is_composed(self, override: Override) -> bool:
@@ -165,8 +195,8 @@ class _Composer:
         unknown = [n for n in names if options and n is not None and str(n) not in options]
         for name in unknown if not override.is_delete() else []:
             self.problems.append(
-                f"{override.key_or_group}: no such option, got {str(name)[:60]!r}; "
-                f"{_nearest(str(name), options)}choose from {', '.join(options)}"
+                f"{override.key_or_group}: no such option, got {clip(str(name))!r}; "
+                f"{nearest(str(name), options)}choose from {', '.join(options)}"
             )
         return override.is_delete() or not unknown
 
@@ -175,12 +205,12 @@ class _Composer:
         is_plain = not (override.is_add() or override.is_force_add() or override.is_delete())
         try:
             if is_plain and not _has(cfg, key):
-                near = _nearest(key, [*_keys(cfg), "experiment"]) or "regrun --help lists them"
-                self.problems.append(f"{key[:60]}: no such key; {near.removesuffix('; ')}")
+                near = nearest(key, [*_keys(cfg), "experiment"]) or "regrun --help lists them"
+                self.problems.append(f"{key}: no such key; {near.removesuffix('; ')}")
             else:
                 ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
         except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-            self.problems.append(f"{key[:60]}: {_one_line(error)}, got {override.input_line!r:.60}")
+            self.problems.append(f"{key}: {_one_line(error)}, got {clip(override.input_line or '')!r}")
 
 
 def _has(cfg: DictConfig, key: str) -> bool:
@@ -198,19 +228,10 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
                 yield from _keys(node, f"{prefix}{name}.")
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """'did you mean X; ', or nothing. A key may also be written without its group."""
-    tails = {k.rpartition(".")[2]: k for k in reversed(known)}
-    close = difflib.get_close_matches(word, known, 1, 0.6)
-    if not close:
-        close = [tails[t] for t in difflib.get_close_matches(word.rpartition(".")[2], tails, 1, 0.7)]
-    return f"did you mean {close[0]}; " if close else ""
-
-
 def _one_line(error: Exception) -> str:
     """The gist of a message of Hydra's or omegaconf's: its first line, without its advice."""
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip().rstrip(".")[:120]
+    return clip(lines[0].strip().rstrip("."), 120)
 
 
 def _folders(configs: list[DictConfig], multirun: bool) -> list[Path]:
@@ -220,15 +241,28 @@ def _folders(configs: list[DictConfig], multirun: bool) -> list[Path]:
         with open_dict(cfg.hydra):
             cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         HydraConfig.instance().set_config(cfg)
-        try:
-            if multirun:
-                root = root or Path(str(cfg.hydra.sweep.dir))
-                folders.append(root / str(cfg.hydra.sweep.subdir))
-            else:
-                folders.append(Path(str(cfg.hydra.run.dir)))
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"hydra.run.dir: {_one_line(error)}; check its interpolations") from None
+        if multirun:
+            root = root or _path(cfg, "hydra.sweep.dir")
+            folders.append(root / _path(cfg, "hydra.sweep.subdir"))
+        else:
+            folders.append(_path(cfg, "hydra.run.dir"))
     return folders
+
+
+def _path(cfg: DictConfig, key: str) -> Path:
+    try:
+        text = OmegaConf.select(cfg, key)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}: {_one_line(error)}; check its interpolations") from None
+    if not text:
+        raise ConfigError(f"{key}: must be a folder, got {text!r}; name one")
+    return Path(str(text))
+
+
+def _dirname(cfg: DictConfig, overrides: list[Override]) -> str:
+    """hydra.job.override_dirname by Hydra's own rules."""
+    own, config = [o for o in overrides if not o.is_hydra_override()], cfg.hydra.job.config.override_dirname
+    return str(get_overrides_dirname(own, list(config.exclude_keys), config.item_sep, config.kv_sep))
 
 
 def _to_settings(cfg: DictConfig, problems: list[str]) -> s.Settings | None:
@@ -238,84 +272,5 @@ def _to_settings(cfg: DictConfig, problems: list[str]) -> s.Settings | None:
     except OmegaConfBaseException as error:
         problems.append(f"{error.full_key or 'config'}: {_one_line(error)}; give a value")
         return None
-    before = len(problems)
-    settings = _build(s.Settings, container, "", problems)
-    return s.resolve(typing.cast(s.Settings, settings)) if len(problems) == before else None
-
-
-def _build(cls: type, node: Any, where: str, problems: list[str]) -> Any:
-    """A dataclass from plain containers; every unknown, missing or mistaken key becomes a problem."""
-    if not isinstance(node, dict):
-        problems.append(f"{where.rstrip('.')}: must be a group of settings, got {node!r:.60}; name one of its keys")
-        return None
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in node:
-        if key not in fields:
-            near = _nearest(str(key), list(fields)) or f"it has {', '.join(fields)}; "
-            problems.append(f"{where}{str(key)[:60]}: no such key; {near.removesuffix('; ')}")
-    hints = typing.get_type_hints(cls)
-    values = {name: _value(f, hints[name], node, where, problems) for name, f in fields.items()}
-    return cls(**values)
-
-
-def _value(f: dataclasses.Field[Any], hint: Any, node: dict[Any, Any], where: str, problems: list[str]) -> Any:
-    key = where + f.name
-    if f.name not in node:
-        problems.append(f"{key}: is missing; a key cannot be deleted, only given a neutral value")
-        return None
-    value = node[f.name]
-    if f.name in s.KINDS and not where:
-        kind = value.get("kind") if isinstance(value, dict) else None
-        if kind not in s.KINDS[f.name]:
-            problems.append(f"{key}.kind: no such kind, got {kind!r}; choose from {', '.join(s.KINDS[f.name])}")
-            return None
-        return _build(s.KINDS[f.name][kind], value, f"{key}.", problems)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, f"{key}.", problems)
-    return _leaf(f, hint, value, key, problems)
-
-
-def _leaf(f: dataclasses.Field[Any], hint: Any, value: Any, key: str, problems: list[str]) -> Any:
-    """A number, word, flag or list of numbers of the right type, in range."""
-    optional = isinstance(hint, types.UnionType)
-    if optional and value is None:
-        return None
-    plain = next(t for t in typing.get_args(hint) if t is not type(None)) if optional else hint
-    is_list = typing.get_origin(plain) is list
-    item = typing.get_args(plain)[0] if is_list else plain
-    parts = value if is_list and isinstance(value, list) else [value]
-    converted = [_convert(part, item) for part in parts]
-    wanted = _wanted(f, item, is_list, optional)
-    length = f.metadata.get("length", len(parts))
-    wrong_type = is_list != isinstance(value, list) or None in converted or len(parts) != length
-    interval, options = f.metadata.get("interval"), f.metadata.get("options")
-    out_of_range = not wrong_type and (
-        (interval and not all(s.is_within(part, interval) for part in converted)) or (options and value not in options)
-    )
-    if wrong_type or out_of_range:
-        problems.append(f"{key}: must be {wanted}, got {value!r:.60}")
-        return None
-    return converted if is_list else converted[0]
-
-
-def _convert(value: Any, kind: type) -> Any:
-    """`value` as `kind` where no information is lost, else None."""
-    if kind is bool or kind is str:
-        return value if isinstance(value, kind) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if kind is int:
-        return int(value) if float(value).is_integer() else None
-    return float(value)
-
-
-def _wanted(f: dataclasses.Field[Any], item: type, is_list: bool, optional: bool) -> str:
-    options = f.metadata.get("options")
-    word = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[item]
-    if options:
-        word = f"one of {', '.join(options)}"
-    if is_list:
-        count = f.metadata.get("length")
-        word = f"a list of {f'{count} ' if count else ''}{word.split(' ', 1)[1]}s"
-    interval = f.metadata.get("interval", "(-inf, inf)")
-    return word + (f" in {interval}" if interval != "(-inf, inf)" else "") + (" or null" if optional else "")
+    settings = to_settings(container, problems)
+    return None if settings is None else s.resolve(settings)

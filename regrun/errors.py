@@ -33,3 +33,9 @@ class EnvironmentFault(RegrunError):
     """The machine does not let us: a full disk, a missing permission."""
 
     exit_code = 4
+
+
+def clip(text: str, length: int = 60) -> str:
+    """What somebody typed, short enough for a line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from regrun.paths import conf_dir
 
-GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "experiment")
+GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment")
 
 USAGE = """\
 regrun: experiments on neural-network design and regularization

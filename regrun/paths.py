@@ -7,3 +7,11 @@ def conf_dir() -> Path:
     """The configuration that an installed wheel carries beside this file, or that of the checkout."""
     here = Path(__file__).resolve().parent
     return here / "conf" if (here / "conf").is_dir() else here.parent / "conf"
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is such a folder; a name that no file system takes is none."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False

@@ -1,12 +1,13 @@
 """What a run left, for notebooks: its tables as DataFrames, its network as an nn.Module."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from regrun.errors import DataError
+from regrun.errors import ConfigError, DataError, clip
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,13 +35,22 @@ def read(folder: Path) -> Tables:
 
 
 def _table(folders: list[Path], name: str) -> pd.DataFrame:
-    frames = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
+    frames = [_csv(folder / f"{name}.csv") for folder in folders]
     return pd.concat([f for f in frames if len(f)] or frames[:1], ignore_index=True)
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    try:
+        # A hash may look like a number: 00123e4567.
+        return pd.read_csv(path, dtype={"run_id": str, "fingerprint": str})
+    except (OSError, ValueError) as error:  # pandas' own errors and undecodable bytes are ValueErrors
+        raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
 
 
 def load(folder: Path, *, weights: str = "best") -> "nn.Module":
     """The network of the run in `folder`, in eval mode, from raw inputs to logits."""
     import torch
+    import yaml
 
     from regrun.config import from_yaml
     from regrun.models.build import build
@@ -48,11 +58,19 @@ def load(folder: Path, *, weights: str = "best") -> "nn.Module":
     from regrun.models.ops import Dropout, walk
     from regrun.stack import drop_rate
 
-    path = folder / f"{weights}.pt"
+    if weights not in ("best", "last"):
+        raise ConfigError(f"weights: must be best or last, got {weights!r}")
+    path, settings = folder / f"{weights}.pt", folder / "settings.yaml"
     if not path.is_file():
         raise DataError(f"{path}: is not there; train with trainer.save={weights} to keep it")
-    tensors = torch.load(path, weights_only=True, map_location="cpu")
-    run = from_yaml((folder / "settings.yaml").read_text(encoding="utf-8"))
+    try:
+        tensors = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: holds no weights of regrun's ({type(error).__name__}); repeat the run") from None
+    try:
+        run = from_yaml(settings.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ConfigError, yaml.YAMLError) as error:
+        raise DataError(f"{settings}: holds no settings of regrun's ({clip(str(error))}); repeat the run") from None
     shape, classes = tuple(tensors["input.shape"].tolist()), len(tensors["output.weight"])
     network = build(run.model, run.reg, input_shape=shape, num_classes=classes)
     places = [op.name for op in walk(network) if isinstance(op, Dropout)]

@@ -3,13 +3,11 @@
 What goes wrong here is the environment's fault, in one line: `EnvironmentFault`.
 """
 
-import csv
-import io
 import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,29 @@ def claim(folder: Path) -> None:
     """Make `folder` ours: create it, or take it while it is empty. Of two that try, one succeeds."""
     with _faults(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        is_taken = any(folder.iterdir())
-        try:
-            (folder / LOG).open("x").close()
-        except FileExistsError:
-            is_taken = True
-    if is_taken:
-        raise ConfigError(f"hydra.run.dir: must be a new or an empty folder, got {folder}; choose another")
+        if is_free(folder):
+            with suppress(FileExistsError):  # another was faster
+                (folder / LOG).open("x").close()
+                return
+    raise ConfigError(taken(folder, key="hydra.run.dir"))
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a run may have the folder: it does not exist, or is empty."""
+    with _faults(folder):
+        return not folder.exists() or not any(folder.iterdir())
+
+
+def taken(folder: Path, *, key: str) -> str:
+    """The problem with a folder that is not free, and the key that named it."""
+    return f"{key}: must be a new or an empty folder, got {str(folder)[-80:]}; choose another"
+
+
+def prune(folder: Path, *, below: Path) -> None:
+    """Remove `folder` and its parents under `below`, as far as they are empty."""
+    while folder != below and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def log(folder: Path, line: str) -> None:
@@ -39,13 +53,19 @@ def log(folder: Path, line: str) -> None:
 
 def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:
     """Append rows to a CSV file (RFC 4180, UTF-8, LF), with the header first if the file is new."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     with _faults(path), path.open("a", encoding="utf-8", newline="") as file:
-        if file.tell() == 0:
-            writer.writerow(header)
-        writer.writerows([cell(value, missing) for value in row] for row in rows)
-        file.write(buffer.getvalue())
+        lines = [header] if file.tell() == 0 else []
+        file.write(table([*lines, *rows], missing=missing))
+
+
+def table(rows: Iterable[Sequence[Any]], *, missing: str = "none") -> str:
+    """Rows as CSV text."""
+    return "".join(",".join(_quoted(cell(value, missing)) for value in row) + "\n" for row in rows)
+
+
+def _quoted(text: str) -> str:
+    """RFC 4180. Python's csv writer leaves a lone carriage return bare, which readers take for a new line."""
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
 def replace(path: Path, content: bytes | str) -> None:

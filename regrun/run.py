@@ -8,6 +8,7 @@ import platform
 import resource
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def run_id(run: Settings) -> str:
 def prepare(jobs: list[Job]) -> list[Prepared]:
     """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError."""
     loaded: dict[str, Source] = {}
-    prepared, problems = [], []
+    prepared, problems = [], _folder_problems(jobs)
     for job in jobs:
         run = job.settings
         try:
@@ -64,6 +65,18 @@ def prepare(jobs: list[Job]) -> list[Prepared]:
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared
+
+
+def _folder_problems(jobs: list[Job]) -> list[str]:
+    """Folders that are taken, or that two runs would share."""
+    key = "hydra.run.dir" if len(jobs) == 1 else "hydra.sweep.dir"
+    problems = [records.taken(job.folder, key=key) for job in jobs if not records.is_free(job.folder)]
+    counts = Counter(job.folder for job in jobs)
+    return problems + [
+        f"hydra.sweep.subdir: gives {count} runs one folder, got {str(folder)[-80:]}; use ${{hydra.job.num}}"
+        for folder, count in counts.items()
+        if count > 1
+    ]
 
 
 def _device(run: Settings) -> torch.device:
@@ -196,8 +209,7 @@ def _write_summary(prepared: Prepared, outcome: Outcome, seconds: float) -> None
     flat = settings.flatten(prepared.job.settings)
     values = rows.summary(outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()})
     path = prepared.job.folder / "summary.csv"
-    path.unlink(missing_ok=True)
-    records.append(path, list(values), [list(values.values())])
+    records.replace(path, records.table([list(values), list(values.values())]))
 
 
 def _provenance(prepared: Prepared, seconds: float) -> Provenance:

@@ -6,7 +6,6 @@ works and the columns of the CSVs never change.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ SCHEMES = (
     "zeros",
 )
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "gelu", "identity")
+FLOAT32_MAX = 3.4e38
 PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
 
 
@@ -90,7 +90,10 @@ class Residual:
 
 @dataclass(frozen=True)
 class Cnn:
-    """Blocks of 3 x 3 convolution and 2 x 2 max pooling (`width` or `widths` channels), then a linear head."""
+    """Blocks of 3 x 3 convolution and 2 x 2 max pooling, then a linear head.
+
+    Block i of `depth` has width * 2^i channels (i from 0), or `widths` says how many each has.
+    """
 
     kind: str = plain("cnn")
     depth: int = number(2, "[1, 20]")
@@ -429,14 +432,16 @@ WITHOUT_EFFECT = (
 
 
 def resolve(settings: Settings) -> Settings:
-    """Fill in what other settings decide: the decay that `adamw` implies, and each purpose's seed."""
+    """Fill in what other settings decide: the depth of `widths`, the decay of `adamw`, each purpose's seed."""
     value = settings.reg.weight_decay.value
     if value is None:
         value = 0.01 if settings.optimizer.kind == "adamw" else 0.0
     decay = dataclasses.replace(settings.reg.weight_decay, value=value)
     seeds = {p: settings.seed if (s := getattr(settings.seeds, p)) is None else s for p in PURPOSES}
+    model = dataclasses.replace(settings.model, depth=len(hidden_layers(settings.model)))
     return dataclasses.replace(
         settings,
+        model=model,
         reg=dataclasses.replace(settings.reg, weight_decay=decay),
         seeds=Seeds(**seeds),
     )
@@ -517,7 +522,10 @@ def requested(settings: Settings) -> list[str]:
 
 def hidden_layers(model: Model) -> list[int]:
     """The width of each hidden layer, block or convolution: where norm and dropout act."""
-    return list(model.widths) if model.widths is not None else [model.width] * model.depth
+    if model.widths is not None:
+        return list(model.widths)
+    factor = 2 if isinstance(model, Cnn) else 1
+    return [model.width * factor**i for i in range(model.depth)]
 
 
 def image_side(data: DataSet) -> int | None:
@@ -526,9 +534,8 @@ def image_side(data: DataSet) -> int | None:
 
 
 def is_within(value: float, interval: str) -> bool:
-    """Whether `value` lies in an interval written as in "[0, 1)". A NaN lies in none."""
+    """Whether `value` lies in an interval written as in "[0, 1)" and float32 can hold it. A NaN lies in none."""
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
-    finite = math.isfinite(value)
-    return above and below and finite
+    return above and below and abs(value) < FLOAT32_MAX

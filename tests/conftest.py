@@ -21,11 +21,13 @@ needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), re
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """The laws of bits hold at one thread."""
+    """The laws of bits hold at one thread; what a run sets for the whole process is undone."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+    torch.set_flush_denormal(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from regrun.errors import ConfigError
 from regrun.paths import conf_dir
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent != conf_dir()]
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.parent == conf_dir()]
 REGULARIZERS = [option for group, option in OPTIONS if group == "reg"]
 
 LINES = [
@@ -164,7 +164,7 @@ def test_columns_are_the_flat_names_of_every_option() -> None:
     "line",
     [
         *(f"{group}={option}" for group, option in OPTIONS),
-        "optimizer.lr=1e-5 reg.noise.std=0.30000000000000004 reg.l2.value=5e-324 reg.l1.value=1e+300",
+        "optimizer.lr=1e-5 reg.noise.std=0.30000000000000004 reg.l2.value=5e-324 reg.l1.value=1e+30",
         "model.widths=[75,45] reg.dropout.rates=[0,1e-7] seed=123456789012345678901234567890",
         *(f"data=mnist data.root={root}" for root in ("'null'", "'1e3'", "'yes'", "'a: b #c'", "'ключ'", "''", "' '")),
     ],

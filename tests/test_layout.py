@@ -15,7 +15,7 @@ PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
     "errors settings paths",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config dictionary grouping help",
+    "checks config conversion dictionary grouping help",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
@@ -29,7 +29,7 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
-TORCH_FREE = "cli config settings checks grouping records rows dictionary help plots display errors paths"
+TORCH_FREE = "cli config conversion settings checks grouping records rows dictionary help plots display errors paths"
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
     "touch truncate unlink write_bytes write_text to_csv tofile"

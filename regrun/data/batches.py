@@ -80,7 +80,7 @@ class Batches:
         return images.flatten(2)
 
     def eval_batches(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """The plain inputs (R, B, D) and targets (R, B) of train, val or test, in a fixed order."""
+        """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order."""
         for indices in self.indices[name].split(EVAL_BATCH, dim=1):
             yield self.eval_batch(indices)
 

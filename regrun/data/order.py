@@ -5,7 +5,9 @@ from torch import Generator, Tensor
 
 
 def stratified_order(labels: Tensor, source: Generator) -> Tensor:
-    """A random order of the examples in which any first m hold each class m * share times, within one.
+    """A random order of the examples in which any first m hold each class about m * share times.
+
+    Off by at most 1/2 + share * (K - 2) / 2: within one wherever no class has more than 1 / (K - 2) of all.
 
     labels: (N,) classes. Returns (N,) positions. The k-th example of a class of n, in a random order, is
     placed at (k + 1/2) / n.

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import importlib.util
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from regrun import records
 from regrun.data.order import stratified_order
-from regrun.errors import ConfigError, DataError, EnvironmentFault
+from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
 from regrun.settings import DataSet, Digits, Mnist, Toy
 from regrun.streams import generator
 
@@ -62,9 +64,12 @@ def _digits(data: Digits) -> Source:
     if spec is None or spec.origin is None:
         raise ConfigError("data: digits come with scikit-learn, which is not installed; pip install scikit-learn")
     path = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
-    with gzip.open(path) as file:
-        table = np.array([line.split(b",") for line in file.read().split()], dtype=np.uint8)
-    if table.shape != (1797, 65):
+    try:
+        with gzip.open(path) as file:
+            table = np.array([line.split(b",") for line in file.read().split()], dtype=np.uint8)
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({clip(str(error))}); reinstall scikit-learn") from None
+    if table.shape != (1797, 65) or table[:, 64].max() > 9:
         raise DataError(f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn")
     targets = torch.from_numpy(table[:, 64].astype(np.int64))
     order = stratified_order(targets, generator(0, "digits-test"))
@@ -86,11 +91,15 @@ def _mnist(data: Mnist) -> Source:
     if not all((folder / name).is_file() for name in names):
         _download(data, folder)
     arrays = [_read_idx(folder / name, check=data.kind == "mnist") for name in names]
+    train = len(arrays[0])
+    for name, array in zip(names, arrays, strict=True):
+        expected = array.shape[:1] if "labels" in name else (*array.shape[:1], 28, 28)
+        if array.shape != expected:
+            raise DataError(f"{folder / name}: must be shaped {expected}, is {array.shape}; remove the file")
     images = torch.from_numpy(np.concatenate([arrays[0], arrays[2]])).unsqueeze(1)
     targets = torch.from_numpy(np.concatenate([arrays[1], arrays[3]]).astype(np.int64))
     if len(images) != len(targets) or int(targets.max()) > 9:
         raise DataError(f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder")
-    train = len(arrays[0])
     return Source(
         name=data.kind,
         inputs=images,
@@ -111,6 +120,7 @@ def _download(data: Mnist, folder: Path) -> None:
     try:
         dataset(data.root, download=True)  # checks torchvision's MD5s
     except (OSError, RuntimeError) as error:
+        records.prune(folder, below=Path(data.root).parent)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EnvironmentFault(
             f"data.root: no {data.kind} in {folder}, and it could not be downloaded ({reason}); "
