@@ -1,24 +1,15 @@
 """Layers with a replica axis. Pure functions; R replicas, B batch, D features, C channels, H W image, K classes.
 
 Dense activations are (R, B, D); images are (B, R * C, H, W), so that one grouped convolution serves a stack.
+Where a function has a `_backward` beside it, that one is what `models.ops` uses instead of autograd.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "gelu": F.gelu,
-    "identity": lambda x: x,
-}
-
 
 ALIGN = 16  # floats in a cache line
 
@@ -32,38 +23,40 @@ def aligned(size: int) -> int:
     return -(-size // ALIGN) * ALIGN
 
 
+def pad_rows(x: Tensor, *, dim: int) -> Tensor:
+    """Zeros after the examples of a batch, up to a multiple of `ALIGN`."""
+    missing = aligned(x.shape[dim]) - x.shape[dim]
+    return F.pad(x, [0] * (2 * (x.dim() - 1 - dim) + 1) + [missing]) if missing else x
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A nonlinearity and, from the gradient by its output, that output and the input, the gradient by its input."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+_aten = torch.ops.aten
+ACTIVATIONS = {
+    "relu": Activation(torch.relu, lambda g, y, x: _aten.threshold_backward(g, y, 0)),
+    "leaky_relu": Activation(F.leaky_relu, lambda g, y, x: _aten.leaky_relu_backward(g, x, 0.01, False)),
+    "tanh": Activation(torch.tanh, lambda g, y, x: _aten.tanh_backward(g, y)),
+    "sigmoid": Activation(torch.sigmoid, lambda g, y, x: _aten.sigmoid_backward(g, y)),
+    "gelu": Activation(F.gelu, lambda g, y, x: _aten.gelu_backward(g, x)),
+    "identity": Activation(lambda x: x, lambda g, y, x: g),
+}
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x: (R, B, in), weight: (R, out, in) in nn.Linear's layout, bias: (R, out) -> (R, B, out).
 
     The transposed view into `baddbmm` gives the bits of nn.Linear for each replica. B should be a multiple
     of `ALIGN` (see `aligned`).
     """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    return cast(Tensor, _Linear.apply(x, weight, bias))
-
-
-class _Linear(torch.autograd.Function):
-    """torch's own formula, but for one thing: each replica's weight gradient starts on a cache line."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        if bias is None:
-            return torch.bmm(x, weight.transpose(1, 2))
-        return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        replicas, out, fan_in = weight.shape
-        memory = gradient.new_empty(replicas, aligned(out * fan_in))[:, : out * fan_in]
-        by_weight = torch.bmm(gradient.transpose(1, 2), x, out=memory.view(weight.shape))
-        by_input = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        by_bias = gradient.sum(1) if ctx.needs_input_grad[2] else None
-        return by_input, by_weight, by_bias
+    if bias is None:
+        return torch.bmm(x, weight.transpose(1, 2))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -81,7 +74,12 @@ def dropout(x: Tensor, threshold: Tensor, scale: Tensor, mask: Tensor) -> Tensor
 
     mask: int16 uniform over its range, shaped like x; threshold, int16, and scale broadcast against x.
     """
-    return x * (mask >= threshold).to(x.dtype).mul_(scale)
+    return x * dropout_factors(threshold, scale, mask)
+
+
+def dropout_factors(threshold: Tensor, scale: Tensor, mask: Tensor) -> Tensor:
+    """What `dropout` multiplies by: 0 or scale."""
+    return (mask >= threshold).to(scale.dtype).mul_(scale)
 
 
 def batch_norm(
@@ -103,56 +101,56 @@ def batch_norm(
     statistics move towards the batch's mean and unbiased variance by `momentum` (torch's convention: the
     weight of the new batch).
     """
+    how = {"training": training, "momentum": momentum, "eps": eps}
     if x.dim() == 4:
-        statistics = (running_mean.view(-1), running_var.view(-1))
-        y = F.batch_norm(x[:rows], *statistics, gain.flatten(), shift.flatten(), training, momentum, eps)
-        return pad_rows(y, dim=0)
-    x = x.float()
-    if not training:
-        scale = (running_var + eps).rsqrt() * gain
-        return torch.addcmul(shift.unsqueeze(1), x - running_mean.unsqueeze(1), scale.unsqueeze(1))
-    normal, mean, var = _BatchNorm.apply(x, gain, shift, rows, eps)
-    running_mean.lerp_(mean, momentum)
-    running_var.lerp_(var * (rows / (rows - 1)), momentum)
-    return cast(Tensor, normal)
+        running = (running_mean.view(-1), running_var.view(-1))
+        return pad_rows(F.batch_norm(x[:rows], *running, gain.flatten(), shift.flatten(), **how), dim=0)
+    normal, _ = batch_standardize(x, running_mean, running_var, rows=rows, **how)
+    return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
 
 
-class _BatchNorm(torch.autograd.Function):
-    """Normalize (R, B, D) by the mean and biased variance of the first rows; returns (y, mean, var).
+def batch_standardize(
+    x: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    rows: int,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """(R, B, D) -> (x - mean) / sqrt(var + eps), (R, B, D), and 1 / sqrt(var + eps), (R, D).
 
     torch's kernel treats the last D % 16 features by other instructions, so there a replica's bits would
-    depend on its place in the stack.
+    depend on its place in the stack; here every operation is element by element or a sum over the batch.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, gain: Tensor, shift: Tensor, rows: int, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        mean = x[:, :rows].mean(1)
-        centered = x - mean.unsqueeze(1)
-        var = centered[:, :rows].square().mean(1)
-        inverse = (var + eps).rsqrt()
-        normal = centered.mul_(inverse.unsqueeze(1))
-        ctx.save_for_backward(normal, inverse, gain)
-        ctx.rows = rows
-        ctx.mark_non_differentiable(mean, var)
-        return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1)), mean, var
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        normal, inverse, gain = ctx.saved_tensors
-        rows = ctx.rows  # the gradient of the padding is 0
-        by_shift, by_gain = gradient.sum(1), (gradient * normal).sum(1)
-        by_x = torch.addcmul(gradient, normal, (by_gain / -rows).unsqueeze(1))
-        by_x.sub_((by_shift / rows).unsqueeze(1)).mul_((gain * inverse).unsqueeze(1))
-        by_x[:, rows:] = 0
-        return by_x, by_gain, by_shift, None, None
+    if not training:
+        inverse = (running_var + eps).rsqrt()
+        return (x - running_mean.unsqueeze(1)) * inverse.unsqueeze(1), inverse
+    mean = x[:, :rows].mean(1)
+    centered = x - mean.unsqueeze(1)
+    var = centered[:, :rows].square().mean(1)
+    inverse = (var + eps).rsqrt()
+    running_mean.lerp_(mean.detach(), momentum)
+    running_var.lerp_(var.detach() * (rows / (rows - 1)), momentum)
+    return centered * inverse.unsqueeze(1), inverse
 
 
-def pad_rows(x: Tensor, *, dim: int) -> Tensor:
-    """Zeros after the examples of a batch, up to a multiple of `ALIGN`."""
-    missing = aligned(x.shape[dim]) - x.shape[dim]
-    return F.pad(x, [0] * (2 * (x.dim() - 1 - dim) + 1) + [missing]) if missing else x
+def batch_norm_backward(
+    gradient: Tensor, normal: Tensor, inverse: Tensor, gain: Tensor, *, rows: int, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by x (R, B, D), gain and shift (R, D), from what `batch_standardize` gave.
+
+    gradient: (R, B, D), 0 in the padding after `rows`; so is the gradient by x.
+    """
+    by_shift, by_gain = gradient.sum(1), (gradient * normal).sum(1)
+    scale = (gain * inverse).unsqueeze(1)
+    if not training:
+        return gradient * scale, by_gain, by_shift
+    by_x = torch.addcmul(gradient, normal, (by_gain / -rows).unsqueeze(1))
+    by_x.sub_((by_shift / rows).unsqueeze(1)).mul_(scale)
+    by_x[:, rows:] = 0
+    return by_x, by_gain, by_shift
 
 
 def layer_norm(x: Tensor, gain: Tensor, shift: Tensor, *, eps: float) -> Tensor:
@@ -161,10 +159,10 @@ def layer_norm(x: Tensor, gain: Tensor, shift: Tensor, *, eps: float) -> Tensor:
     x: (R, B, D) with gain, shift (R, D), or (B, R * C, H, W) with (R, C): one gain per channel, as
     GroupNorm with one group.
     """
-    replicas = gain.shape[0]
-    if x.dim() == 3:
-        return F.layer_norm(x, x.shape[2:], eps=eps) * gain.unsqueeze(1) + shift.unsqueeze(1)
-    return F.group_norm(x, replicas, gain.flatten(), shift.flatten(), eps=eps)
+    if x.dim() == 4:
+        return F.group_norm(x, gain.shape[0], gain.flatten(), shift.flatten(), eps=eps)
+    normal, _, _ = torch.native_layer_norm(x, x.shape[2:], None, None, eps)
+    return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
 
 
 def to_image(x: Tensor, shape: tuple[int, int, int]) -> Tensor:

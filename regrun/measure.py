@@ -58,17 +58,14 @@ def inspect(stack: Stack) -> list[list[LayerState]]:
     probe = stack.batches.indices["train"][:, :PROBE]
     x, targets = stack.batches.eval_batch(probe)
     outputs: dict[str, Tensor] = {}
-    logits = stack.forward(x, outputs=outputs)
-    loss = objective.cross_entropy(logits, targets).mean(1)
-    layers = weighted(stack.ops)
-    weights = [stack.params.leaves[f"{op.name}.weight"] for op in layers]
-    gradients = torch.autograd.grad(loss.sum(), weights)
+    gradients = stack.weight_gradients(x, targets, outputs)
     states: list[list[LayerState]] = [[] for _ in stack.runs]
-    for op, weight, gradient in zip(layers, weights, gradients, strict=True):
+    for op in weighted(stack.ops):
+        weight, gradient = stack.params.leaves[f"{op.name}.weight"].detach(), gradients[f"{op.name}.weight"]
         kind = "conv" if isinstance(op, Conv) else "linear"
         output = outputs[op.name].detach()
         output = to_features(output, len(stack)) if output.dim() == 4 else output
-        figures = _figures(weight.detach(), gradient, output[:, : x.shape[1]])
+        figures = _figures(weight, gradient, output[:, : x.shape[1]])
         for replica, row in enumerate(figures.tolist()):
             states[replica].append(LayerState(op.name, kind, *row))
     return states

@@ -1,7 +1,7 @@
 """R runs as one model: parameters, optimizer state and coefficients on a replica axis, and the step that moves them."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from regrun.data.batches import Batches
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Op, Pass, Rates, run, walk
+from regrun.models.ops import Dropout, Op, Pass, Rates, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
@@ -40,6 +40,7 @@ class Stack:
         """Read the coefficients of the runs that are (still) here. A mechanism nobody asks for is None."""
         reg = [r.reg for r in self.runs]
         self.gradient = torch.zeros_like(self.params.flat)
+        self.gradients = self.params.views(self.gradient)
         self.nothing = torch.zeros(len(self.runs), device=self.device)
         self.smoothing = self._column([g.label_smoothing.value for g in reg])
         self.l1 = self._column([g.l1.value for g in reg])
@@ -98,21 +99,18 @@ class Stack:
             for name in self.rates
         }
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16 where the settings ask for it; the parameters stay float32."""
-        if self.runs[0].trainer.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
         """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
-        on = Pass(self.params.leaves, self.buffers, x.shape[1], training=False, meter=meter, outputs=outputs)
-        return self._logits(x, on)
+        with torch.no_grad():
+            return self._logits(x, self._pass(x, training=False, meter=meter, outputs=outputs))
 
-    def _logits(self, x: Tensor, on: Pass) -> Tensor:
-        with self.autocast():
-            logits = run(self.ops, pad_rows(x, dim=1), on).float()
-        return logits if logits.shape[1] == on.rows else logits[:, : on.rows]
+    def weight_gradients(self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Each slot's gradient of the plain loss in eval mode, valid until the next step."""
+        with torch.no_grad():
+            on = self._pass(x, training=False, outputs=outputs, tape=[])
+            _, gradient = objective.cross_entropy_with_gradient(self._logits(x, on), targets)
+            run_back(self.ops, pad_rows(gradient, dim=1), on)
+        return self.gradients
 
     def step(
         self,
@@ -123,32 +121,32 @@ class Stack:
         meter: Meter | None = None,
     ) -> Moments:
         """One update of every replica from its own batch. x: (R, B, D), targets: (R, B)."""
-        on = Pass(
-            self.params.leaves,
-            self.buffers,
-            x.shape[1],
-            training=True,
-            rates=self.rates,
-            masks=lambda name, size: streams[name].next(size),
-            meter=meter,
-        )
-        loss = self._loss(self._logits(x, on), targets, meter)
-        # The sum over replicas of each one's mean: every replica gets the gradient that it gets alone.
-        gradients = torch.autograd.grad(loss.sum(), list(self.params.leaves.values()))
-        g = self.params.gather(gradients, self.gradient)
         with torch.no_grad():
-            penalty = self._penalize(g, meter)
-            norms = self._clip(g, meter)
-            self._update(g, at, meter)
-        return loss.detach() + penalty, penalty, norms
+            on = self._pass(x, training=True, meter=meter, tape=[])
+            on.rates, on.masks = self.rates, lambda name, size: streams[name].next(size)
+            loss, gradient = self._loss(self._logits(x, on), targets, meter)
+            run_back(self.ops, pad_rows(gradient, dim=1), on)
+            penalty = self._penalize(self.gradient, meter)
+            norms = self._clip(self.gradient, meter)
+            self._update(self.gradient, at, meter)
+        return loss + penalty, penalty, norms
 
-    def _loss(self, logits: Tensor, targets: Tensor, meter: Meter | None) -> Tensor:
+    def _pass(self, x: Tensor, **more: Any) -> Pass:
+        dtype = torch.float32 if self.runs[0].trainer.precision == "float32" else torch.bfloat16
+        return Pass(self.params.leaves, self.buffers, x.shape[1], dtype=dtype, gradients=self.gradients, **more)
+
+    def _logits(self, x: Tensor, on: Pass) -> Tensor:
+        logits = run(self.ops, pad_rows(x, dim=1), on).float()
+        return logits if logits.shape[1] == on.rows else logits[:, : on.rows]
+
+    def _loss(self, logits: Tensor, targets: Tensor, meter: Meter | None) -> tuple[Tensor, Tensor]:
+        """Each replica's mean loss (R,), and its gradient by the logits: every replica's as if it were alone."""
         if self.smoothing is None:
-            return objective.cross_entropy(logits, targets).mean(1)
+            return objective.cross_entropy_with_gradient(logits, targets)
         soft = objective.smoothed_targets(targets, self.num_classes, self.smoothing)
         if meter is not None:
             meter.add("label_smoothing", objective.entropy(soft))
-        return objective.soft_cross_entropy(logits, soft).mean(1)
+        return objective.soft_cross_entropy_with_gradient(logits, soft)
 
     def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
         penalty = self.nothing

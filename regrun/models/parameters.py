@@ -31,18 +31,15 @@ class Parameters:
         self.num_weights = sum(math.prod(s.shape) for s in slots if s.role == "weight")
         self.num_parameters = sum(math.prod(s.shape) for s in slots)
         self.flat = torch.zeros(replicas, starts[-1], device=device) if flat is None else flat
-        self.leaves = {s.name: self._view(s).requires_grad_() for s in self.order}
-        sizes = [math.prod(s.shape) for s in self.order]
-        self.gaps = [torch.zeros(replicas, aligned(size) - size, device=device) for size in sizes]
+        self.leaves = {name: view.requires_grad_() for name, view in self.views(self.flat).items()}
 
-    def _view(self, slot: Slot) -> Tensor:
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """The slots of a tensor laid out like `flat`, by name: (R, *shape) each."""
+        return {s.name: self._view(flat, s) for s in self.order}
+
+    def _view(self, flat: Tensor, slot: Slot) -> Tensor:
         start, size = self.starts[slot.name], math.prod(slot.shape)
-        return self.flat[:, start : start + size].view(-1, *slot.shape).detach()
-
-    def gather(self, gradients: Sequence[Tensor], out: Tensor) -> Tensor:
-        """The leaves' gradients, in the order of `leaves`, laid out like `flat`, in `out`."""
-        pairs = zip(gradients, self.gaps, strict=True)
-        return torch.cat([part for g, gap in pairs for part in (g.flatten(1), gap)], 1, out=out)
+        return flat[:, start : start + size].view(-1, *slot.shape).detach()
 
     def select(self, indices: list[int]) -> "Parameters":
         """A copy that holds only some replicas."""
