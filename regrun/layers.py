@@ -101,11 +101,13 @@ def batch_norm(
     statistics move towards the batch's mean and unbiased variance by `momentum` (torch's convention: the
     weight of the new batch).
     """
-    how = {"training": training, "momentum": momentum, "eps": eps}
     if x.dim() == 4:
         running = (running_mean.view(-1), running_var.view(-1))
-        return pad_rows(F.batch_norm(x[:rows], *running, gain.flatten(), shift.flatten(), **how), dim=0)
-    normal, _ = batch_standardize(x, running_mean, running_var, rows=rows, **how)
+        affine = (gain.flatten(), shift.flatten())
+        return pad_rows(F.batch_norm(x[:rows], *running, *affine, training, momentum, eps), dim=0)
+    normal, _ = batch_standardize(
+        x, running_mean, running_var, rows=rows, training=training, momentum=momentum, eps=eps
+    )
     return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
 
 

@@ -31,18 +31,15 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean losses (R,) of (R, B, K) logits and (R, B) classes, and their gradients by the logits, (R, B, K)."""
     log_p = F.log_softmax(logits, 2)
-    share = 1 / targets.shape[1]
-    picked = targets.unsqueeze(2)
-    by_log_p = torch.zeros_like(log_p).scatter_(2, picked, -share)
-    losses = -log_p.gather(2, picked).squeeze(2).mean(1)
-    return losses, _log_softmax_backward(by_log_p, log_p)
+    by_log_p = torch.zeros_like(log_p).scatter_(2, targets.unsqueeze(2), -1 / targets.shape[1])
+    return (by_log_p * log_p).sum((1, 2)), _log_softmax_backward(by_log_p, log_p)
 
 
 def soft_cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The same for target distributions (R, B, K)."""
     log_p = F.log_softmax(logits, 2)
-    losses = -(targets * log_p).sum(2).mean(1)
-    return losses, _log_softmax_backward(targets * (-1 / targets.shape[1]), log_p)
+    by_log_p = targets * (-1 / targets.shape[1])
+    return (by_log_p * log_p).sum((1, 2)), _log_softmax_backward(by_log_p, log_p)
 
 
 def _log_softmax_backward(gradient: Tensor, log_p: Tensor) -> Tensor:

@@ -272,12 +272,6 @@ def test_the_gradients_of_linear_are_right(has_bias: bool) -> None:
     assert gradcheck(layers.linear, (x, weight, bias))
 
 
-def test_each_replicas_weight_gradient_starts_on_a_cache_line() -> None:
-    weight = normal(R, 7, 5).requires_grad_()
-    (gradient,) = grad(layers.linear(normal(R, 16, 5), weight, None).sum(), weight)
-    assert [g.data_ptr() % 64 for g in gradient] == [0] * R
-
-
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_conv_equals_torch_for_each_replica(has_bias: bool) -> None:
     x, weight = normal(8, R * C, SIDE, SIDE).requires_grad_(), normal(R, 6, C, 3, 3, seed=1).requires_grad_()

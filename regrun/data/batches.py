@@ -33,6 +33,9 @@ class Batches:
         self.memory = torch.empty(0, device=device)
         self.is_centered = bool((self.offset != 0).any())
         self.noise = torch.tensor([r.reg.noise.std for r in runs], device=device).view(-1, 1, 1)
+        self.flips, self.paddings = [r.reg.flip.rate for r in runs], [r.reg.crop.padding for r in runs]
+        self.has_images_augmented = any(self.flips) or any(self.paddings)
+        self.has_noise = any(r.reg.noise.std for r in runs)
 
     def select(self, keep: list[int]) -> "Batches":
         """The same for some of the replicas."""
@@ -55,26 +58,23 @@ class Batches:
     def train_batch(self, indices: Tensor, streams: Streams, meter: Meter | None = None) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B)."""
         x = self._rows(indices)
-        flips, paddings = [r.reg.flip.rate for r in self.runs], [r.reg.crop.padding for r in self.runs]
-        if any(flips) or any(paddings):
-            x = self._augmented(x, flips, paddings, streams, meter)
+        if self.has_images_augmented:
+            x = self._augmented(x, streams, meter)
         x = self._scaled(x)
-        if any(r.reg.noise.std for r in self.runs):
+        if self.has_noise:
             clean, x = x, augment.noise(x, self.noise, streams["noise"])
             if meter is not None:
                 meter.add("noise", (x - clean).flatten(1).std(1))
         return x, self.targets.gather(1, indices)
 
-    def _augmented(
-        self, x: Tensor, flips: list[float], paddings: list[int], streams: Streams, meter: Meter | None
-    ) -> Tensor:
+    def _augmented(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
         images: Tensor = x.unflatten(2, self.source.shape)
-        if any(flips):
-            before, images = images, augment.flip(images, flips, streams["flip"])
+        if any(self.flips):
+            before, images = images, augment.flip(images, self.flips, streams["flip"])
             if meter is not None:
                 meter.add("flip", (before != images).flatten(2).any(2).float().mean(1))
-        if any(paddings):
-            before, images = images, augment.crop(images, paddings, streams["crop"])
+        if any(self.paddings):
+            before, images = images, augment.crop(images, self.paddings, streams["crop"])
             if meter is not None:
                 meter.add("crop", (before != images).flatten(1).float().mean(1))
         return images.flatten(2)

@@ -1,0 +1,104 @@
+"""The ops' own backward gives autograd's gradients of the same network in torch.nn."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import make
+from torch import nn
+
+from regrun import layers, objective
+from regrun import settings as s
+from regrun.data.batches import Batches
+from regrun.data.sources import Source
+from regrun.data.split import split
+from regrun.models.export import export
+from regrun.models.ops import Dropout, Pass, Rates, run, run_back, walk
+from regrun.stack import Stack, new_stack
+
+MODELS = {
+    "mlp": s.Mlp(depth=2, width=21),
+    "residual": s.Residual(depth=2, width=24, widths=[17, 9]),
+    "cnn": s.Cnn(depth=2, width=4),
+}
+NORMS = {
+    "none": s.Reg(),
+    "batchnorm": s.Reg(batchnorm=s.BatchNorm(active=True)),
+    "layernorm": s.Reg(layernorm=s.LayerNorm(active=True)),
+}
+
+
+def two(model: s.Model, reg: s.Reg, digits: Source) -> Stack:
+    """A stack of two runs; the second one is compared, so that its place matters."""
+    init = s.Init(scheme="torch", bias="torch")
+    runs = [make(model=replace(model, init=init), reg=reg, seed=seed) for seed in (0, 1)]
+    splits = [split(digits, r.data, r.seeds) for r in runs]
+    return new_stack(runs, Batches(digits, splits, runs, torch.device("cpu")))
+
+
+def reference(stack: Stack, *, training: bool) -> nn.Module:
+    own = stack.batches.splits[1]
+    weights = stack.weights_of(1) | {"input.offset": own.offset, "input.scale": own.scale}
+    places = [op.name for op in walk(stack.ops) if isinstance(op, Dropout)]
+    return export(stack.ops, weights, dict.fromkeys(places, 0.0)).train(training)
+
+
+def torch_gradients(module: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    nn.functional.cross_entropy(module(images), targets).backward()
+    found = {name.replace("branch.", ""): p.grad for name, p in module.named_parameters()}
+    return {".".join(name.split(".")[-2:]): grad for name, grad in found.items() if grad is not None}
+
+
+@pytest.mark.parametrize("batch", [64, 29])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_training_gradients_equal_autograd(name: str, norm: str, batch: int, digits: Source) -> None:
+    """With padding (29 is no multiple of 16) and without, batch statistics included."""
+    stack = two(MODELS[name], NORMS[norm], digits)
+    indices = stack.batches.order(1)[:, :batch]
+    expected = torch_gradients(reference(stack, training=True), digits.inputs[indices[1]], digits.targets[indices[1]])
+    x, targets = stack.batches.train_batch(indices, {})
+    with torch.no_grad():
+        on = Pass(stack.params.leaves, stack.buffers, batch, training=True, gradients=stack.gradients, tape=[])
+        logits = run(stack.ops, layers.pad_rows(x, dim=1), on)[:, :batch]
+        _, gradient = objective.cross_entropy_with_gradient(logits, targets)
+        run_back(stack.ops, layers.pad_rows(gradient, dim=1), on)
+    assert set(expected) == set(stack.gradients)
+    for key, value in expected.items():
+        torch.testing.assert_close(stack.gradients[key][1], value, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", MODELS)
+def test_eval_gradients_equal_autograd(name: str, norm: str, digits: Source) -> None:
+    stack = two(MODELS[name], NORMS[norm], digits)
+    indices = stack.batches.indices["train"][:, :50]
+    expected = torch_gradients(reference(stack, training=False), digits.inputs[indices[1]], digits.targets[indices[1]])
+    x, targets = stack.batches.eval_batch(indices)
+    found = stack.weight_gradients(x, targets, {})
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key][1], value, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", s.ACTIVATIONS)
+def test_each_activations_backward_is_its_derivative(kind: str) -> None:
+    x = torch.linspace(-3, 3, 101, dtype=torch.float64).requires_grad_()
+    activation = layers.ACTIVATIONS[kind]
+    y = activation.forward(x)
+    (expected,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(activation.backward(torch.ones_like(x), y.detach(), x.detach()), expected)
+
+
+def test_dropout_passes_gradients_where_it_passed_values() -> None:
+    op, mask = Dropout("hidden1", 8), torch.randint(-32768, 32768, (2, 16, 8), dtype=torch.int16)
+    rates = {"hidden1": Rates.of([0.5, 0.25], torch.device("cpu"))}
+    on = Pass({}, {}, 16, training=True, rates=rates, masks=lambda *_: mask.flatten(1), tape=[])
+    y = op.forward(torch.ones(2, 16, 8), on)
+    gradient = op.backward(torch.ones(2, 16, 8), on)
+    assert gradient is not None and torch.equal(gradient, y)
+
+
+def test_each_gradient_and_weight_starts_on_a_cache_line(digits: Source) -> None:
+    stack = two(s.Mlp(widths=[37, 21]), s.Reg(), digits)
+    for tensors in (stack.params.leaves, stack.gradients):
+        assert all(t[r].data_ptr() % 64 == 0 for t in tensors.values() for r in range(2))
