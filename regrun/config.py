@@ -33,6 +33,7 @@ from regrun.paths import conf_dir, is_folder
 
 CONFIG_NAME = "config"
 LONGEST_KEY = 200
+HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.", "hydra.searchpath", "hydra.job.", "hydra/output")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,10 @@ def _override_problem(override: Override, line: str, *, multirun: bool) -> str |
         return f"{clip(line)!r}: names no key; write key=value"
     if len(key) > LONGEST_KEY:
         return f"{clip(key)}: no such key; regrun --help lists them"
+    if override.is_hydra_override() and not key.startswith(HYDRA_KEYS):
+        return (
+            f"{key}: has no effect here, got {clip(line)!r}; regrun takes {', '.join(HYDRA_KEYS)} of Hydra's own keys"
+        )
     if override.is_sweep_override() and not multirun:
         return f"{key}: several values, got {clip(line)!r}; add -m to run a sweep"
     if override.is_interval_sweep():

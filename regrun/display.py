@@ -57,7 +57,10 @@ def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if o.diverged_step is not None:
         lines.insert(0, ("diverged", f"at step {o.diverged_step}"))
-    return lines + [(f"acted: {name}", f"{value:.4g}") for name, value in o.acted.items() if value is not None]
+    acted = {name: f"{value:.4g}" for name, value in o.acted.items() if value is not None}
+    if o.acted["grad_clip"] == 0:
+        acted["grad_clip"] = "0, the bound never bound: lower it or leave it out"
+    return lines + [(f"acted: {name}", figure) for name, figure in acted.items()]
 
 
 class Silent:

@@ -157,6 +157,13 @@ def test_each_requested_regularizer_shows_what_it_did(name: str, digits: Source)
     assert off.outcome.acted[name] is None
 
 
+def test_what_was_asked_for_and_never_ran_is_a_failure(digits: Source) -> None:
+    """The command refuses this beforehand (test_mistakes); the loop would find it, too."""
+    _, (end,) = train_rows([make(model=s.Mlp(depth=0), reg=s.Reg(dropout=s.Dropout(rate=0.5)))], digits)
+    assert end.outcome.status == "failed"
+    assert end.outcome.error == "dropout: asked for, but never ran"
+
+
 def test_clipping_that_never_binds_is_reported_as_zero(digits: Source) -> None:
     ends = [train_rows([make(trainer={"grad_clip": limit})], digits)[1][0] for limit in (1e9, 1e-9)]
     assert [end.outcome.acted["grad_clip"] for end in ends] == [0.0, 1.0]
