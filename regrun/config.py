@@ -33,7 +33,14 @@ from regrun.paths import conf_dir, is_folder
 
 CONFIG_NAME = "config"
 LONGEST_KEY = 200
-HYDRA_KEYS = ("hydra.run.dir", "hydra.sweep.", "hydra.searchpath", "hydra.job.", "hydra/output")
+HYDRA_KEYS = (
+    "hydra.run.dir",
+    "hydra.sweep.",
+    "hydra.searchpath",
+    "hydra.job.name",
+    "hydra.job.config.",
+    "hydra/output",
+)
 
 
 @dataclass(frozen=True)
