@@ -177,7 +177,7 @@ def last_layer(init: Init, activation: str, seed: int) -> Tensor:
     for _ in range(DEPTH):
         init_weight(weight, init, activation=activation, generator=generator)
         init_bias(bias, init, fan_in=WIDTH, generator=generator)
-        x = ACTIVATIONS[activation](torch.addmm(bias, x, weight.T))
+        x = ACTIVATIONS[activation].forward(torch.addmm(bias, x, weight.T))
     return x.double()
 
 

