@@ -99,7 +99,7 @@ def execute(prepared: Prepared) -> Outcome:
     records.claim(folder)
     records.replace(folder / "settings.yaml", to_yaml(run))
     view, log = display.choose(run.trainer.progress), display.Plain(lambda line: records.log(folder, line))
-    title = _title(prepared)
+    title, finished = _title(prepared), None
     for shown in (view, log):
         shown.start(title, run.trainer.epochs)
         for line in prepared.warnings:
@@ -109,14 +109,15 @@ def execute(prepared: Prepared) -> Outcome:
         _write_label_noise(prepared)
         finished = _consume(prepared, view, log)
         outcome = finished.outcome
-        _save_weights(prepared, finished)
     except torch.OutOfMemoryError as error:
         outcome = _failed(prepared, "oom", str(error).splitlines()[0])
     except KeyboardInterrupt:
         outcome = _failed(prepared, "interrupted", "interrupted from the keyboard")
     finally:
         view.close()
-    _write_summary(prepared, outcome, time.monotonic() - start)
+    _write_summary(prepared, outcome, time.monotonic() - start)  # first: a full disk must not cost the result
+    if finished is not None:
+        _save_weights(prepared, finished)
     if outcome.best_epoch is not None:
         records.replace(folder / "curves.png", plots.curves_png(folder))
     for shown in (view, log):
