@@ -52,19 +52,31 @@ def _dispatch(arguments: list[str]) -> int:
     jobs = config.jobs(
         options.overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
     )
-    return _hydra(arguments) if options.cfg else _run(jobs, is_sweep=options.multirun)
+    if options.cfg:
+        return _hydra(arguments)
+    return _sweep(jobs, dry_run=options.dry_run) if options.multirun else _run(jobs)
 
 
-def _run(jobs: list["Job"], *, is_sweep: bool) -> int:
-    """Every run in turn. A single run that diverged fails; in a sweep divergence is a result."""
-    from regrun import run  # torch is loaded here, when all settings are known to be right
+def _run(jobs: list["Job"]) -> int:
+    """One run; one that diverged fails."""
+    from regrun import prepare, run  # torch is loaded here, when all settings are known to be right
 
-    outcomes = [run.execute(prepared) for prepared in run.prepare(jobs)]
-    statuses = {outcome.status for outcome in outcomes}
+    outcome = run.execute(*prepare.prepare(jobs))
+    if outcome.status == "interrupted":
+        return INTERRUPTED
+    return 0 if outcome.status == "ok" else 1
+
+
+def _sweep(jobs: list["Job"], *, dry_run: bool) -> int:
+    """Every run of a sweep, where divergence is a result."""
+    from regrun import sweep
+
+    if dry_run:
+        return sweep.show_plan(jobs)
+    statuses = sweep.execute(jobs)
     if "interrupted" in statuses:
         return INTERRUPTED
-    failed = statuses - {"ok", "diverged"} if is_sweep else statuses - {"ok"}
-    return 1 if failed else 0
+    return 1 if statuses - {"ok", "diverged"} else 0
 
 
 def _refuse_verbs(words: list[str]) -> None:
@@ -93,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

@@ -46,10 +46,11 @@ HYDRA_KEYS = (
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command: its checked settings, and the folder that Hydra's configuration gives it."""
+    """One run of a command: its checked settings, and the folders that Hydra's configuration gives it."""
 
     settings: s.Settings
     folder: Path
+    sweep: Path | None  # hydra.sweep.dir, for the runs of a sweep
 
 
 def register() -> None:
@@ -82,7 +83,10 @@ def jobs(
         problems = [*composer.problems, *(line for run in runs for line in checks.conflicts(run))]
         if problems:
             raise ConfigError(dict.fromkeys(problems))
-        return [Job(run, folder) for run, folder in zip(runs, _folders(composed, multirun), strict=True)]
+        root = _path(_resolvable(composed[0], 0), "hydra.sweep.dir" if multirun else "hydra.run.dir")
+        if not multirun:
+            return [Job(runs[0], root, None)]
+        return [Job(run, root / _subdir(c, i), root) for i, (run, c) in enumerate(zip(runs, composed, strict=True))]
 
 
 def compose_with_hydra(overrides: Sequence[str]) -> dict[str, Any]:
@@ -293,14 +297,6 @@ def _one_line(error: Exception) -> str:
     """The gist of a message of Hydra's or omegaconf's: its first line, without its advice."""
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     return clip(lines[0].strip().rstrip("."), 120)
-
-
-def _folders(composed: list[_Composed], multirun: bool) -> list[Path]:
-    """Where each run goes: hydra.run.dir, or hydra.sweep.dir / hydra.sweep.subdir."""
-    if not multirun:
-        return [_path(_resolvable(composed[0], 0), "hydra.run.dir")]
-    root = _path(_resolvable(composed[0], 0), "hydra.sweep.dir")
-    return [root / _subdir(c, number) for number, c in enumerate(composed)]
 
 
 def _subdir(composed: _Composed, number: int) -> str | Path:

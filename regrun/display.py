@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,7 +15,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from regrun.errors import clip
 from regrun.rows import CurveRow, EpochRow, Outcome, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=*#"
@@ -195,3 +199,40 @@ def _writer(stream: TextIO) -> Callable[[str], None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
     return write
+
+
+class SweepView:
+    """One line per finished run, the effects at the end: for terminals and pipes alike."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.write, self.done, self.total, self.started, self.best = write, 0, 0, 0.0, 0.0
+
+    def start(self, total: int, done: int, stacks: list[int]) -> None:
+        self.total, self.done, self.started = total, done, time.monotonic()
+        self.write(f"{total} runs, {done} finished before; {len(stacks)} stacks of up to {max(stacks, default=0)}")
+
+    def ended(self, outcome: Outcome) -> None:
+        self.done += 1
+        self.best = max(self.best, outcome.val_accuracy_best or 0.0)
+        rate = self.done / max(time.monotonic() - self.started, 1e-9)
+        figure = f"val {percent(outcome.val_accuracy_best)}" if outcome.error is None else clip(outcome.error, 120)
+        best = f"best val so far {percent(self.best)}, {rate:.1f} runs/s"
+        self.write(f"{self.done}/{self.total}  {outcome.run_id}  {outcome.status}  {figure}  ({best})")
+
+    def finish(self, effects: "pd.DataFrame", folder: Path) -> None:
+        settings = list(effects.columns[: effects.columns.get_loc("n")])
+        shown = [
+            *settings,
+            "n",
+            "failed",
+            *(f"{m}_{p}" for m in ("val_accuracy_best", "test_accuracy_best") for p in ("mean", "low", "high")),
+        ]
+        for line in effects[shown].head(20).to_string(index=False, float_format=lambda v: f"{v:.4g}").splitlines():
+            self.write(line)
+        self.write(f"folder: {folder}")
+
+
+def choose_for_sweep(progress: str, stream: TextIO | None = None) -> SweepView:
+    """The display of a sweep; `trainer.progress=none` says nothing."""
+    stream = stream or sys.stdout
+    return SweepView((lambda _: None) if progress == "none" else _writer(stream))

@@ -3,8 +3,10 @@
 What goes wrong here is the environment's fault, in one line: `EnvironmentFault`.
 """
 
+import fcntl
 import json
 import os
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +38,42 @@ def is_free(folder: Path) -> bool:
 def taken(folder: Path, *, key: str) -> str:
     """The problem with a folder that is not free, and the key that named it."""
     return f"{key}: must be a new or an empty folder, got {str(folder)[-80:]}; choose another"
+
+
+@contextmanager
+def claim_sweep(root: Path, plan: str) -> Iterator[None]:
+    """Hold a sweep's folder while it trains: new or empty, or with the same plan.csv. Raises ConfigError.
+
+    The lock lasts as long as this process: the kernel drops it when the process ends, however that happens.
+    """
+    path = root / "plan.csv"
+    if not path.is_file() and not is_free(root):
+        raise ConfigError(taken(root, key="hydra.sweep.dir"))
+    if path.is_file() and (old := path.read_text(encoding="utf-8")) != plan:
+        raise ConfigError(_plan_difference(root, old.splitlines(), plan.splitlines()))
+    with _faults(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / "lock").open("a+", encoding="utf-8")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ConfigError(f"hydra.sweep.dir: in use by {lock.read().strip()}, got {str(root)[-80:]}") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        if not path.is_file():
+            replace(path, plan)
+        yield
+
+
+def _plan_difference(root: Path, old: list[str], new: list[str]) -> str:
+    gone, come = len(set(old) - set(new)), len(set(new) - set(old))
+    return (
+        f"hydra.sweep.dir: has another plan, got {str(root)[-80:]} ({gone} of its {len(old) - 1} runs are not in "
+        f"this command's, {come} are new); choose another folder"
+    )
 
 
 def prune(folder: Path, *, below: Path) -> None:

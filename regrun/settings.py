@@ -371,6 +371,16 @@ class Seeds:
     noise: int | None = number(None, "[0, inf)")
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """How `-m` trains its runs: nothing here changes a result."""
+
+    workers: int | None = number(None, "[1, 1024]")
+    stack_size: int | None = number(None, "[1, 100000]")
+    run_timeout: float | None = number(None, "(0, inf)")
+    fail_fast: bool = plain(False)
+
+
 Model = Mlp | Residual | Cnn
 Optimizer = Sgd | Momentum | RmsProp | Adam
 Scheduler = Constant | Exponential | Inverse | Step | Cosine | WarmupCosine
@@ -418,6 +428,7 @@ class Settings:
     trainer: Trainer = group(Trainer)
     seed: int = number(0, "[0, inf)", stackable=True)
     seeds: Seeds = group(Seeds, stackable=True)
+    sweep: Sweep = group(Sweep, stackable=True)
 
 
 # Settings that cannot change a number in the tables, and so do not count for the run's identity.
@@ -428,6 +439,10 @@ WITHOUT_EFFECT = (
     "trainer.save",
     "data.root",
     "data.download",
+    "sweep.workers",
+    "sweep.stack_size",
+    "sweep.run_timeout",
+    "sweep.fail_fast",
 )
 
 

@@ -1,0 +1,63 @@
+"""A sweep's tables from those of its stacks: finished runs only, in the order of the plan, replaced atomically."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from regrun import records
+
+FINISHED = ("ok", "diverged")
+
+
+def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
+    """run_id -> its stack's folder, its status, its line of summary.csv; a finished attempt counts before a failed one."""
+    found: dict[str, tuple[Path, str, str]] = {}
+    for path in sorted(root.glob("stacks/*/summary.csv")):
+        for line in _lines(path):
+            run_id, status = line.split(",", 2)[:2]
+            if run_id not in found or found[run_id][1] not in FINISHED:
+                found[run_id] = (path.parent, status, line)
+    return found
+
+
+def summary(root: Path, order: Sequence[str]) -> None:
+    """Write the sweep's summary.csv."""
+    found = summaries(root)
+    if found:
+        header = _header(next(iter(found.values()))[0] / "summary.csv")
+        records.replace(root / "summary.csv", header + "".join(found[i][2] for i in order if i in found))
+
+
+def tables(root: Path, order: Sequence[str]) -> None:
+    """Write every other table of the sweep."""
+    folders = {i: folder for i, (folder, _, _) in summaries(root).items()}
+    for name in ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv"):
+        parts: dict[str, list[str]] = {}
+        header = ""
+        for folder in sorted(set(folders.values())):
+            if (folder / name).is_file():
+                header = _header(folder / name)
+                for line in _lines(folder / name):
+                    run_id = line.split(",", 1)[0]
+                    if folders.get(run_id) == folder:
+                        parts.setdefault(run_id, []).append(line)
+        if header:
+            records.replace(root / name, header + "".join(line for i in order for line in parts.get(i, [])))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """A table as dicts."""
+    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+
+
+def _header(path: Path) -> str:
+    with path.open(encoding="utf-8", newline="") as file:
+        return file.readline()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The whole lines below the header. A line that a killed writer left unfinished is none."""
+    with path.open(encoding="utf-8", newline="") as file:
+        next(file, None)
+        yield from (line for line in file if line.endswith("\n"))

@@ -1,0 +1,66 @@
+"""summary.csv -> effects.csv: one row per distinct setting, seeds aside, with means and their 95 % t intervals."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from regrun import records, settings
+from regrun.collect import FINISHED
+
+MEASURES = (
+    "val_accuracy_best",
+    "val_loss_best",
+    "test_accuracy_best",
+    "test_loss_best",
+    "best_epoch",
+    "last_epoch",
+    "seconds",
+)
+
+
+def write(root: Path) -> pd.DataFrame:
+    """Write effects.csv and return it, the best val accuracy first."""
+    table = effects(pd.read_csv(root / "summary.csv", dtype={"run_id": str, "fingerprint": str}))
+    lines = [list(table.columns), *table.astype(object).where(table.notna(), None).to_numpy().tolist()]
+    records.replace(root / "effects.csv", records.table(lines))
+    return table
+
+
+def effects(summary: pd.DataFrame) -> pd.DataFrame:
+    """One row per distinct setting. n counts its runs, failures included; the figures are those of the finished."""
+    varying = [
+        name
+        for name in settings.columns()
+        if name.split(".")[0] not in ("seed", "seeds", "sweep") and summary[name].nunique(dropna=False) > 1
+    ]
+    groups = summary.groupby(varying, dropna=False, sort=False) if varying else [((), summary)]
+    rows = [dict(zip(varying, key, strict=True)) | _row(runs) for key, runs in groups]
+    return pd.DataFrame(rows).sort_values("val_accuracy_best_mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _row(runs: pd.DataFrame) -> dict[str, float | int | None]:
+    finished = runs[runs["status"].isin(FINISHED)]
+    diverged = int((finished["status"] == "diverged").sum())
+    row: dict[str, float | int | None] = {
+        "n": len(runs),
+        "failed": len(runs) - len(finished),
+        "diverged": diverged,
+    }
+    for name in MEASURES:
+        values = pd.to_numeric(finished[name], errors="coerce").dropna()
+        row |= {f"{name}_{part}": figure for part, figure in _interval(values.tolist()).items()}
+    return row
+
+
+def _interval(values: list[float]) -> dict[str, float | None]:
+    """Mean, sample standard deviation, and the 95 % t interval of the mean; none where n is too small for one."""
+    n = len(values)
+    mean = math.fsum(values) / n if n else None
+    if mean is None or n < 2:
+        return {"mean": mean, "sd": None, "low": None, "high": None}
+    from scipy.stats import t
+
+    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}

@@ -1,0 +1,129 @@
+"""A stack's rows -> the tables of a folder, as they come: what a single run and a worker of a sweep have in common."""
+
+import hashlib
+import io
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+import regrun
+from regrun import records, rows, settings
+from regrun.config import to_yaml
+from regrun.prepare import Prepared, configure_torch, device_name
+from regrun.rows import LabelRow, Outcome, Provenance, Row
+from regrun.trainer import Finished, train
+
+TABLES = {cls: name for name, cls in rows.TABLES.items()}
+
+
+def train_into(
+    folder: Path, runs: Sequence[Prepared], show: Callable[[Row], None] = lambda _: None
+) -> Iterator[tuple[Prepared, Outcome]]:
+    """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
+
+    Rows are written an epoch at a time. A run is finished when its row is in summary.csv; its weights follow.
+    """
+    start, by_id = time.monotonic(), {p.run_id: p for p in runs}
+    configure_torch(runs[0].job.settings, runs[0].device)
+    for name in ("curves.csv", "epochs.csv", "layers.csv"):
+        records.append(folder / name, rows.columns(rows.TABLES[name]), [])
+    _write_label_noise(folder, runs)
+    waiting: list[Row] = []
+    stack = ([p.job.settings for p in runs], list(by_id), runs[0].source, [p.split for p in runs], runs[0].device)
+    for row in train(*stack):
+        if waiting and (isinstance(row, Finished) or _epoch(row) != _epoch(waiting[0])):
+            _flush(folder, waiting)
+        if isinstance(row, Finished):
+            prepared = by_id[row.outcome.run_id]
+            write_summary(folder, prepared, row.outcome, time.monotonic() - start)
+            _save_weights(prepared, row)  # second: a full disk must not cost the result
+            yield prepared, row.outcome
+        else:
+            waiting.append(row)
+            show(row)
+
+
+def _epoch(row: Row) -> int:
+    return row.epoch if not isinstance(row, LabelRow) else -1
+
+
+def _flush(folder: Path, waiting: list[Row]) -> None:
+    for cls, name in TABLES.items():
+        if own := [rows.values(row) for row in waiting if type(row) is cls]:
+            records.append(folder / name, rows.columns(cls), own, missing="")
+    waiting.clear()
+
+
+def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
+    """Append the run's row to summary.csv."""
+    flat = settings.flatten(prepared.job.settings)
+    values = rows.summary(outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()})
+    records.append(folder / "summary.csv", list(values), [list(values.values())])
+
+
+def failed(run_id: str, status: str, error: str) -> Outcome:
+    """How a run ended that could not be finished."""
+    reason = "interrupted" if status == "interrupted" else "failed"
+    return Outcome(run_id=run_id, status=status, stop_reason=reason, error=error)
+
+
+def _write_label_noise(folder: Path, runs: Sequence[Prepared]) -> None:
+    """Which labels were drawn at random; no file where none was."""
+    noisy = [
+        LabelRow(p.run_id, name, i, int(p.source.targets[i]), int(p.split.targets[i]))
+        for p in runs
+        if p.split.noisy.any()
+        for name in ("train", "val")
+        for i in getattr(p.split, name).tolist()
+        if p.split.noisy[i]
+    ]
+    if noisy:
+        records.append(folder / "label_noise.csv", rows.columns(LabelRow), [rows.values(row) for row in noisy])
+
+
+def _save_weights(prepared: Prepared, finished: Finished) -> None:
+    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs are scaled.
+
+    auto keeps best.pt for a single run and nothing in a sweep, whose runs have folders only for their weights.
+    """
+    job, own = prepared.job, prepared.split
+    save = job.settings.trainer.save
+    wanted = {"auto": ["best"] if job.sweep is None else [], "none": [], "both": ["best", "last"]}.get(save, [save])
+    if wanted and job.sweep is not None:
+        records.claim(job.folder)
+        records.replace(job.folder / "settings.yaml", to_yaml(job.settings))
+    inputs = {
+        "input.offset": own.offset,
+        "input.scale": own.scale,
+        "input.shape": torch.tensor(prepared.source.shape),
+    }
+    for name in wanted:
+        buffer = io.BytesIO()
+        torch.save(getattr(finished, name) | inputs, buffer)
+        records.replace(job.folder / f"{name}.pt", buffer.getvalue())
+
+
+def _provenance(prepared: Prepared, seconds: float) -> Provenance:
+    trainer, device = prepared.job.settings.trainer, prepared.device
+    versions = f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
+    parts = [versions, device_name(device), trainer.precision, trainer.threads, trainer.deterministic]
+    return Provenance(
+        seconds=seconds,
+        device=device_name(device),
+        peak_memory_bytes=_peak_memory(device),
+        versions=versions,
+        fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
