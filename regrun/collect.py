@@ -11,7 +11,7 @@ FINISHED = ("ok", "diverged")
 
 
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
-    """run_id -> its stack's folder, its status, its line of summary.csv; a finished attempt counts before a failed one."""
+    """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed."""
     found: dict[str, tuple[Path, str, str]] = {}
     for path in sorted(root.glob("stacks/*/summary.csv")):
         for line in _lines(path):

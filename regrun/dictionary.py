@@ -21,6 +21,11 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `curves.png` | loss and accuracy over epochs |
 | `run.log` | what was printed, line by line |
 
+A sweep's folder (`hydra.sweep.dir`) has the same tables for all its finished runs, in the order of `plan.csv` (one
+row per run, every setting, written before the first starts), and `effects.csv`: one row per distinct setting, seeds
+aside, with `n`, `failed`, `diverged`, and `_mean`, `_sd`, `_low`, `_high` (95 % t interval of the mean) of the finished
+runs' figures. `stacks/` holds what each stack wrote; a run has a folder of its own only for weights.
+
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats. A value that does not apply is `none`, a list is JSON; the only blank is the one of `accuracy`
 and `r2` that does not apply. `run_id` joins the tables. Columns are always the same. Time columns (`seconds`,

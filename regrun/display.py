@@ -220,16 +220,20 @@ class SweepView:
         self.write(f"{self.done}/{self.total}  {outcome.run_id}  {outcome.status}  {figure}  ({best})")
 
     def finish(self, effects: "pd.DataFrame", folder: Path) -> None:
-        settings = list(effects.columns[: effects.columns.get_loc("n")])
-        shown = [
-            *settings,
-            "n",
-            "failed",
-            *(f"{m}_{p}" for m in ("val_accuracy_best", "test_accuracy_best") for p in ("mean", "low", "high")),
-        ]
-        for line in effects[shown].head(20).to_string(index=False, float_format=lambda v: f"{v:.4g}").splitlines():
+        """The best settings by val, with the 95 % intervals of their means over seeds."""
+        shown = effects[[*effects.columns[: effects.columns.get_loc("n")], "n", "failed"]].head(20)
+        for name in ("val_accuracy_best", "test_accuracy_best"):
+            parts = zip(*(effects[f"{name}_{part}"][:20] for part in ("mean", "low", "high")), strict=True)
+            shown = shown.assign(**{name: [_with_interval(*figures) for figures in parts]})
+        for line in shown.to_string(index=False).splitlines():
             self.write(line)
         self.write(f"folder: {folder}")
+
+
+def _with_interval(mean: float, low: float | None, high: float | None) -> str:
+    """0.945 [0.927, 0.963], or the mean alone where there is no interval."""
+    has_interval = low is not None and high is not None and math.isfinite(low)
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if has_interval else f"{mean:.3f}"
 
 
 def choose_for_sweep(progress: str, stream: TextIO | None = None) -> SweepView:

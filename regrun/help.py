@@ -12,6 +12,7 @@ regrun: experiments on neural-network design and regularization
 usage:
   regrun [KEY=VALUE ...]         train one run, e.g. regrun model=deep reg=dropout
   regrun -m [KEY=VALUE,... ...]  a sweep: every combination, e.g. regrun -m model=shallow,deep 'seed=range(3)'
+  regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
   regrun --cfg job [...]         show the configuration instead of running it
   regrun --version | --help | --hydra-help
   eval "$(regrun -sc install=bash)"   shell completion (bash, zsh or fish)

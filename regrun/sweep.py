@@ -36,14 +36,16 @@ def execute(jobs: list[Job]) -> set[str]:
     with records.claim_sweep(root, plan_text(runs)):
         missing = _missing(root, runs)
         view.start(len(runs), len(runs) - len(missing), [len(s) for s in stacks(missing)])
+        for line in dict.fromkeys(line for p in runs for line in p.warnings):
+            view.write(f"warning: {line}")
         ends = train_all(stacks(missing), _folders(root), workers=workers(runs), run_timeout=first.sweep.run_timeout)
         statuses = _listen(ends, root, order, view, fail_fast=first.sweep.fail_fast)
         collect.summary(root, order)
         collect.tables(root, order)
-        statuses |= {status for _, status, _ in collect.summaries(root).values()}
-        if statuses:
+        rows = collect.summaries(root)
+        if rows:
             view.finish(effects.write(root), root)
-    return statuses
+    return statuses | {status for _, status, _ in rows.values()}
 
 
 def _listen(

@@ -101,7 +101,7 @@ def _heard(task: Task, message: Outcome | tuple[str, str]) -> Iterator[Ended]:
         task.error = message
         return
     (run,) = (p for p in task.runs if p.run_id == message.run_id)
-    task.runs.remove(run)
+    task.runs = [p for p in task.runs if p is not run]
     yield Ended(run, message, task.folder, task.seconds(), is_written=True)
 
 

@@ -19,7 +19,10 @@ LAYERS = [
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
-    "run reading plots display",
+    "display plots prepare reading",
+    "writing collect effects",
+    "run workers",
+    "sweep",
     "cli __main__",
 ]
 LAYER = {f"regrun.{name}": number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -1,0 +1,219 @@
+"""A sweep: one plan, stacks in worker processes, nothing lost, one set of tables."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy.stats import ttest_1samp
+
+import regrun
+from regrun import config, effects, prepare, sweep
+from regrun.cli import main
+
+SMALL = ["model=shallow", "model.width=24", "trainer.progress=none", "trainer.epochs=3", "hydra.sweep.dir=s"]
+GRID = ["-m", *SMALL, "reg=none,dropout", "optimizer.lr=0.001,0.01", "seed=range(3)"]
+LONG = ["-m", *SMALL, "trainer.epochs=150", "trainer.early_stopping.patience=null", "seed=range(8)"]
+TIMED = ["seconds", "examples_per_second", "peak_memory_bytes"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table(folder: str, name: str, run: str | None = None) -> pd.DataFrame:
+    """A table's cells as text, without what time changes; of one run, if it is named."""
+    cells = pd.read_csv(f"{folder}/{name}.csv", dtype=str).drop(columns=TIMED, errors="ignore")
+    return (cells if run is None else cells[cells.run_id == run]).reset_index(drop=True)
+
+
+NAMES = ("curves", "epochs", "layers", "summary")
+
+
+def test_every_row_of_a_sweep_is_that_of_its_single_run() -> None:
+    assert main(GRID) == 0
+    jobs = config.jobs(GRID[1:], multirun=True)
+    for number in (0, 5, 11):
+        run, path = jobs[number].settings, f"single{number}"
+        line = [f"reg.dropout.rate={run.reg.dropout.rate}", f"optimizer.lr={run.optimizer.lr}", f"seed={run.seed}"]
+        assert main([*SMALL[:-1], *line, f"hydra.run.dir={path}"]) == 0
+        for name in NAMES:
+            pd.testing.assert_frame_equal(table("s", name, prepare.run_id(run)), table(path, name))
+
+
+def test_the_plan_is_written_first_and_holds_every_run() -> None:
+    assert main(GRID) == 0
+    plan = pd.read_csv("s/plan.csv", dtype={"run_id": str})
+    assert list(plan.run_id) == list(regrun.read("s").summary.run_id)
+    assert plan.run_id.is_unique and len(plan) == 12
+    assert Path("s/plan.csv").stat().st_mtime_ns <= min(p.stat().st_mtime_ns for p in Path("s/stacks").glob("*/*.csv"))
+
+
+def test_a_dry_run_prints_the_plan_and_creates_nothing(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main([*GRID, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "12 runs in s, 0 finished"
+    assert sum(int(line.split(":")[0].split()[-1]) for line in lines[1:-1]) == 12
+    assert list(folder.iterdir()) == []
+
+
+def test_the_same_command_trains_what_is_missing_and_nothing_else() -> None:
+    assert main(GRID) == 0
+    before = {name: table("s", name) for name in NAMES}
+    victim = sorted(Path("s/stacks").iterdir())[0]
+    for file in victim.iterdir():
+        file.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in Path("s/stacks").glob("*/*.csv")}
+    assert main(GRID) == 0
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    for name in NAMES:
+        pd.testing.assert_frame_equal(before[name], table("s", name))
+
+
+def test_another_plan_in_an_old_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GRID) == 0
+    capsys.readouterr()
+    assert main([*GRID[:-1], "seed=range(2,5)"]) == 2
+    assert "8 of its 12 runs are not in this command's, 8 are new" in capsys.readouterr().err
+
+
+@pytest.fixture
+def process() -> Iterator["subprocess.Popen[bytes]"]:
+    """A sweep of eight long runs in a process of its own, one of whose workers is at work."""
+    command = [sys.executable, "-m", "regrun", *LONG]
+    hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where a shell started us deaf to it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c) as started:
+        wait_for_children(started)
+        yield started
+        started.kill()
+
+
+def children(parent: int) -> list[int]:
+    """The processes whose parent is `parent`, from /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, ppid = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if ppid == parent:
+            found.append(name)
+    return found
+
+
+def is_alive(process: int) -> bool:
+    """Whether it runs; one that nobody has reaped yet does not."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for_children(process: "subprocess.Popen[bytes]") -> list[int]:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if workers := children(process.pid):
+            return workers
+        time.sleep(0.02)
+    raise TimeoutError("no worker was started")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_worker_costs_nothing(process: "subprocess.Popen[bytes]") -> None:
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    assert process.wait(60) == 0
+    summary = regrun.read("s").summary
+    assert len(summary) == 8 and set(summary.status) == {"ok"}
+    assert regrun.read("s").curves.groupby("run_id").size().eq(2 * 151).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_sweep_leaves_no_process_and_is_finished_by_the_same_command(
+    process: "subprocess.Popen[bytes]",
+) -> None:
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    time.sleep(1)
+    assert not any(is_alive(worker) for worker in workers)
+    assert main(LONG) == 0
+    assert len(regrun.read("s").summary) == 8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_keeps_what_is_finished_and_says_130(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr is not None and process.stderr.read() == b""
+    assert main(LONG) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_second_command_in_the_folder_is_refused_and_names_the_first(
+    process: "subprocess.Popen[bytes]", capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(LONG) == 2
+    error = capsys.readouterr().err
+    assert f"in use by process {process.pid}" in error and len(error.splitlines()) == 1
+    assert process.wait(60) == 0
+
+
+def test_a_run_that_takes_too_long_is_a_row_and_the_others_finish() -> None:
+    lines = ["-m", *SMALL, "trainer.early_stopping.patience=null", "sweep.run_timeout=2"]
+    assert main([*lines, "trainer.epochs=1,2,1000000", "seed=0,1"]) == 1
+    summary = regrun.read("s").summary
+    assert list(summary.status) == ["ok"] * 4 + ["failed"] * 2
+    assert summary.error[4:].str.contains("sweep.run_timeout=2").all()
+
+
+def test_divergence_is_a_result() -> None:
+    assert main(["-m", *SMALL, "optimizer=sgd", "optimizer.lr=0.01,1e20"]) == 0
+    assert list(regrun.read("s").summary.status) == ["ok", "diverged"]
+
+
+def test_weights_are_kept_only_when_asked_in_a_folder_of_their_own() -> None:
+    assert main(["-m", *SMALL, "seed=0,1", "trainer.save=best"]) == 0
+    summary = regrun.read("s").summary
+    assert [len(list(Path(f"s/{i}").glob("*.pt"))) for i in range(2)] == [1, 1]
+    assert sum(p.numel() for p in regrun.load("s/1").parameters()) == summary.num_parameters[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [("model.width=24", 64), ("model=wide model.width=10000", 1), ("model=cnn", 1), ("sweep.stack_size=5", 5)],
+)
+def test_stacks_fit_the_cache(line: str, size: int) -> None:
+    (run,) = prepare.prepare(config.jobs(["model=shallow", *line.split()], multirun=False))
+    assert sweep.stack_size(run) == size
+
+
+def test_stacks_hold_one_structure_and_keep_every_worker_busy() -> None:
+    line = ["model=shallow", "trainer.epochs=1,2", "seed=range(7)", "sweep.workers=3", "sweep.stack_size=4"]
+    stacks = sweep.stacks(prepare.prepare(config.jobs(line, multirun=True)))
+    assert sorted(len(stack) for stack in stacks) == [2, 2, 2, 2, 3, 3]
+    assert all(len({p.job.settings.trainer.epochs for p in stack}) == 1 for stack in stacks)
+
+
+def test_effects_are_means_with_t_intervals_over_seeds() -> None:
+    assert main(GRID) == 0
+    table, summary = pd.read_csv("s/effects.csv"), regrun.read("s").summary
+    assert list(table.columns[:3]) == ["reg.dropout.rate", "optimizer.lr", "n"] and list(table.n) == [3] * 4
+    for _, row in table.iterrows():
+        same = (summary["reg.dropout.rate"] == row.iloc[0]) & (summary["optimizer.lr"] == row.iloc[1])
+        values = summary[same].test_accuracy_best
+        interval = ttest_1samp(values, 0).confidence_interval(0.95)
+        assert row.test_accuracy_best_mean == pytest.approx(values.mean())
+        assert row.test_accuracy_best_sd == pytest.approx(values.std(ddof=1))
+        assert (row.test_accuracy_best_low, row.test_accuracy_best_high) == pytest.approx(tuple(interval))
+
+
+def test_one_run_has_no_interval() -> None:
+    assert effects._interval([0.5]) == {"mean": 0.5, "sd": None, "low": None, "high": None}
+    assert math.isclose(effects._interval([1.0, 3.0])["sd"] or 0, math.sqrt(2))
