@@ -153,4 +153,5 @@ def workers(runs: Sequence[Prepared]) -> int:
         return run.sweep.workers
     if runs[0].device.type == "cuda":
         return torch.cuda.device_count()
-    return max(1, len(os.sched_getaffinity(0)) // run.trainer.threads)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // run.trainer.threads)

@@ -7,6 +7,7 @@ thread. A stack whose process dies, fails or takes too long is retried as halves
 import ctypes
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -124,7 +125,8 @@ def _why(exitcode: int | None) -> str:
 
 def _work(runs: Stack, folder: Path, sender: Connection, slot: int, parent: int) -> None:
     """The process: train one stack and tell each end."""
-    ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked to die with it
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
