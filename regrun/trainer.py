@@ -182,7 +182,7 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
             yield LayerRow(p.run_id, epoch, **asdict(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
         p.patience = p.patience.seen(monitored, epoch)
-        if p.patience.best_epoch == epoch:
+        if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
 
 
@@ -252,7 +252,7 @@ def _to_cpu(weights: Weights) -> Weights:
 
 
 def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
-    best, last, epochs = p.patience.best_epoch, len(p.train) - 1, p.settings.trainer.epochs
+    best, last, epochs = max(p.patience.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
     sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
     diverged = p.stop_reason == "diverged"
     diagnosis = metrics.diagnose(

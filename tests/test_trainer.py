@@ -63,6 +63,14 @@ def test_a_diverged_run_stops_at_once_and_says_at_which_step(digits: Source) -> 
     assert math.isfinite(outcome.test_loss_best or math.nan) and all(w.isfinite().all() for w in end.best.values())
 
 
+def test_a_start_that_is_not_finite_diverges_at_the_first_step(digits: Source) -> None:
+    """Weights of 1e20 in two layers overflow float32: the loss is not finite before the first step."""
+    run = make(model=s.Mlp(depth=2, width=24, init=s.Init(scheme="normal", std=1e20)))
+    _, (end,) = train_rows([run], digits)
+    assert (end.outcome.status, end.outcome.diverged_step, end.outcome.best_epoch) == ("diverged", 1, 0)
+    assert set(end.best) == set(end.last)
+
+
 def test_metrics_are_means_over_examples_in_eval_mode(digits: Source) -> None:
     """Train and val scores equal one pass over the whole split, whatever the batches: dropout and noise are off."""
     reg = s.Reg(dropout=s.Dropout(rate=0.5), noise=s.Noise(1.0), batchnorm=s.BatchNorm(active=True))
