@@ -230,10 +230,9 @@ class SweepView:
         self.write(f"folder: {folder}")
 
 
-def _with_interval(mean: float, low: float | None, high: float | None) -> str:
+def _with_interval(mean: float, low: float, high: float) -> str:
     """0.945 [0.927, 0.963], or the mean alone where there is no interval."""
-    has_interval = low is not None and high is not None and math.isfinite(low)
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if has_interval else f"{mean:.3f}"
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"{mean:.3f}"
 
 
 def choose_for_sweep(progress: str, stream: TextIO | None = None) -> SweepView:

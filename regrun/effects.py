@@ -39,10 +39,10 @@ def effects(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("val_accuracy_best_mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _row(runs: pd.DataFrame) -> dict[str, float | int | None]:
+def _row(runs: pd.DataFrame) -> dict[str, float]:
     finished = runs[runs["status"].isin(FINISHED)]
     diverged = int((finished["status"] == "diverged").sum())
-    row: dict[str, float | int | None] = {
+    row: dict[str, float] = {
         "n": len(runs),
         "failed": len(runs) - len(finished),
         "diverged": diverged,
@@ -53,12 +53,12 @@ def _row(runs: pd.DataFrame) -> dict[str, float | int | None]:
     return row
 
 
-def _interval(values: list[float]) -> dict[str, float | None]:
-    """Mean, sample standard deviation, and the 95 % t interval of the mean; none where n is too small for one."""
+def _interval(values: list[float]) -> dict[str, float]:
+    """Mean, sample standard deviation, and the 95 % t interval of the mean; NaN where n is too small for one."""
     n = len(values)
-    mean = math.fsum(values) / n if n else None
-    if mean is None or n < 2:
-        return {"mean": mean, "sd": None, "low": None, "high": None}
+    mean = math.fsum(values) / n if n else math.nan
+    if n < 2:
+        return {"mean": mean, "sd": math.nan, "low": math.nan, "high": math.nan}
     from scipy.stats import t
 
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))

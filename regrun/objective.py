@@ -22,12 +22,6 @@ def smoothed_targets(targets: Tensor, num_classes: int, smoothing: Tensor) -> Te
     return F.one_hot(targets, num_classes) * (1 - smoothing.unsqueeze(2)) + spread
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(R, B, K) logits and target distributions -> (R, B) losses in nats."""
-    losses: Tensor = (targets * F.log_softmax(logits, dim=2)).sum(2)
-    return -losses
-
-
 def cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mean losses (R,) of (R, B, K) logits and (R, B) classes, and their gradients by the logits, (R, B, K)."""
     log_p = F.log_softmax(logits, 2)

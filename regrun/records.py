@@ -29,6 +29,12 @@ def claim(folder: Path) -> None:
     raise ConfigError(taken(folder, key="hydra.run.dir"))
 
 
+def make(folder: Path) -> None:
+    """Create a folder, and its parents, where it is not there yet."""
+    with _faults(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def is_free(folder: Path) -> bool:
     """Whether a run may have the folder: it does not exist, or is empty."""
     with _faults(folder):

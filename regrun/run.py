@@ -1,15 +1,15 @@
 """One run, from its prepared settings to its folder of tables, its weights and its picture."""
 
 import time
-
-import torch
+import traceback
 
 from regrun import display, plots, records, settings
 from regrun.config import to_yaml
+from regrun.errors import RegrunError
 from regrun.prepare import Prepared, device_name
 from regrun.rows import Outcome, Row
 from regrun.settings import Settings
-from regrun.writing import failed, train_into, write_summary
+from regrun.writing import failed, train_into, why_failed, write_summary
 
 
 def execute(prepared: Prepared) -> Outcome:
@@ -30,8 +30,11 @@ def execute(prepared: Prepared) -> Outcome:
             shown.warn(line)
     try:
         ((_, outcome),) = train_into(folder, [prepared], show)
-    except torch.OutOfMemoryError as error:
-        outcome = failed(prepared.run_id, "oom", str(error).splitlines()[0])
+    except RegrunError:  # the disk, say: `cli` knows what to do
+        raise
+    except Exception as error:
+        records.log(folder, traceback.format_exc())
+        outcome = failed(prepared.run_id, *why_failed(error))
     except KeyboardInterrupt:
         outcome = failed(prepared.run_id, "interrupted", "interrupted from the keyboard")
     finally:

@@ -14,6 +14,7 @@ import torch
 
 from regrun import collect, display, effects, records, settings
 from regrun.config import Job
+from regrun.errors import ConfigError
 from regrun.grouping import structure
 from regrun.models.build import build
 from regrun.models.parameters import all_slots
@@ -81,7 +82,9 @@ def show_plan(jobs: list[Job]) -> int:
 
 
 def _plan(jobs: list[Job]) -> list[Prepared]:
-    """The distinct runs, in order. Torch stays at one thread here: the workers are forked from this process."""
+    """The distinct runs, in order; how they are trained cannot be swept over. Torch stays at one thread here: the workers are forked from this process."""
+    if len({job.settings.sweep for job in jobs}) > 1:
+        raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
     return list({p.run_id: p for p in prepare(jobs)}.values())

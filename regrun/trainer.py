@@ -75,8 +75,8 @@ def train(
     source: Source,
     splits: Sequence[Split],
     device: torch.device,
-) -> Iterator[Row | Finished]:
-    """Train the runs as one stack. Yields each run's rows epoch by epoch, and its `Finished` as soon as it ends.
+) -> Iterator[list[Row] | Finished]:
+    """Train the runs as one stack. Yields the rows of each epoch as it ends, and each run's `Finished` when it does.
 
     The runs must share a structure (`grouping`), else ValueError; each has its own split of the source.
     """
@@ -89,7 +89,7 @@ def train(
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
         report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
-        yield from _close_epoch(stack, progress, epoch, report)
+        yield list(_close_epoch(stack, progress, epoch, report))
         for p in progress:
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]

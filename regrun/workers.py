@@ -18,13 +18,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import torch
-
 from regrun import records
-from regrun.errors import clip
 from regrun.prepare import Prepared
 from regrun.rows import Outcome
-from regrun.writing import failed, train_into
+from regrun.writing import failed, train_into, why_failed
 
 Stack = list[Prepared]
 FORK = get_context("fork")
@@ -135,8 +132,6 @@ def _work(runs: Stack, folder: Path, sender: Connection, slot: int, parent: int)
     try:
         for _, outcome in train_into(folder, runs):
             sender.send(outcome)
-    except torch.OutOfMemoryError as error:
-        sender.send(("oom", clip(str(error), 200)))
     except Exception as error:
+        sender.send(why_failed(error))
         records.log(folder, traceback.format_exc())
-        sender.send(("failed", clip(f"{type(error).__name__}: {error}", 200)))

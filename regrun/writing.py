@@ -15,6 +15,7 @@ import torch
 import regrun
 from regrun import records, rows, settings
 from regrun.config import to_yaml
+from regrun.errors import clip
 from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
@@ -34,30 +35,23 @@ def train_into(
     for name in ("curves.csv", "epochs.csv", "layers.csv"):
         records.append(folder / name, rows.columns(rows.TABLES[name]), [])
     _write_label_noise(folder, runs)
-    waiting: list[Row] = []
     stack = ([p.job.settings for p in runs], list(by_id), runs[0].source, [p.split for p in runs], runs[0].device)
-    for row in train(*stack):
-        if waiting and (isinstance(row, Finished) or _epoch(row) != _epoch(waiting[0])):
-            _flush(folder, waiting)
-        if isinstance(row, Finished):
-            prepared = by_id[row.outcome.run_id]
-            write_summary(folder, prepared, row.outcome, time.monotonic() - start)
-            _save_weights(prepared, row)  # second: a full disk must not cost the result
-            yield prepared, row.outcome
+    for news in train(*stack):
+        if isinstance(news, Finished):
+            prepared = by_id[news.outcome.run_id]
+            write_summary(folder, prepared, news.outcome, time.monotonic() - start)
+            _save_weights(prepared, news)  # second: a full disk must not cost the result
+            yield prepared, news.outcome
         else:
-            waiting.append(row)
-            show(row)
+            _write_epoch(folder, news)
+            for row in news:
+                show(row)
 
 
-def _epoch(row: Row) -> int:
-    return row.epoch if not isinstance(row, LabelRow) else -1
-
-
-def _flush(folder: Path, waiting: list[Row]) -> None:
+def _write_epoch(folder: Path, news: list[Row]) -> None:
     for cls, name in TABLES.items():
-        if own := [rows.values(row) for row in waiting if type(row) is cls]:
+        if own := [rows.values(row) for row in news if type(row) is cls]:
             records.append(folder / name, rows.columns(cls), own, missing="")
-    waiting.clear()
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -71,6 +65,13 @@ def failed(run_id: str, status: str, error: str) -> Outcome:
     """How a run ended that could not be finished."""
     reason = "interrupted" if status == "interrupted" else "failed"
     return Outcome(run_id=run_id, status=status, stop_reason=reason, error=error)
+
+
+def why_failed(error: Exception) -> tuple[str, str]:
+    """Status and one line for an error that ended a run: oom where memory was refused, else failed."""
+    text = str(error)
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+    return "oom" if is_memory else "failed", clip(f"{type(error).__name__}: {text}", 300)
 
 
 def _write_label_noise(folder: Path, runs: Sequence[Prepared]) -> None:
@@ -96,7 +97,7 @@ def _save_weights(prepared: Prepared, finished: Finished) -> None:
     save = job.settings.trainer.save
     wanted = {"auto": ["best"] if job.sweep is None else [], "none": [], "both": ["best", "last"]}.get(save, [save])
     if wanted and job.sweep is not None:
-        records.claim(job.folder)
+        records.make(job.folder)  # the sweep's lock guards it; a retry writes it again
         records.replace(job.folder / "settings.yaml", to_yaml(job.settings))
     inputs = {
         "input.offset": own.offset,

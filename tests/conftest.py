@@ -53,10 +53,11 @@ def train_rows(runs: list[s.Settings], source: Source) -> tuple[list[list[Any]],
     rows: dict[str, list[Any]] = {i: [] for i in ids}
     ends: dict[str, Finished] = {}
     splits = [split(source, r.data, r.seeds) for r in runs]
-    for row in train(runs, ids, source, splits, torch.device("cpu")):
-        if isinstance(row, Finished):
-            ends[row.outcome.run_id] = replace(row, outcome=replace(row.outcome, run_id=""))
-        else:
+    for news in train(runs, ids, source, splits, torch.device("cpu")):
+        if isinstance(news, Finished):
+            ends[news.outcome.run_id] = replace(news, outcome=replace(news.outcome, run_id=""))
+            continue
+        for row in news:
             timeless = {"seconds": 0.0, "examples_per_second": 0.0} if isinstance(row, EpochRow) else {}
             rows[row.run_id].append(replace(row, run_id="", **timeless))
     return [rows[i] for i in ids], [ends[i] for i in ids]

@@ -28,7 +28,8 @@ ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 def told(digits: Source) -> list[Any]:
     """All that a short run yields."""
     run = make(trainer={"epochs": EPOCHS})
-    return list(train([run], ["run"], digits, [split(digits, run.data, run.seeds)], torch.device("cpu")))
+    epochs = train([run], ["run"], digits, [split(digits, run.data, run.seeds)], torch.device("cpu"))
+    return [row for news in epochs for row in (news if isinstance(news, list) else [news])]
 
 
 def show(view: display.Silent, told: list[Any]) -> None:

@@ -275,3 +275,14 @@ def test_the_same_command_leaves_the_same_bytes(busy: Path, tmp_path: Path) -> N
 def test_another_seed_leaves_other_bytes(plain: Path, tmp_path: Path) -> None:
     other = train(tmp_path / "run", "seed=1")
     assert (other / "curves.csv").read_bytes() != (plain / "curves.csv").read_bytes()
+
+
+def test_a_run_that_memory_is_refused_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Layers of a million units ask for terabytes."""
+    folder = tmp_path / "run"
+    assert main(["model.width=1000000", "model.depth=3", f"hydra.run.dir={folder}"]) == 1
+    (row,) = regrun.read(folder).summary.itertuples()
+    assert row.status == "oom" and "memory" in row.error
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err and "status: oom" in captured.out
+    assert "Traceback" in (folder / "run.log").read_text(encoding="utf-8")

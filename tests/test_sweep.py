@@ -79,6 +79,12 @@ def test_the_same_command_trains_what_is_missing_and_nothing_else() -> None:
         pd.testing.assert_frame_equal(before[name], table("s", name))
 
 
+def test_how_a_sweep_is_trained_cannot_be_swept_over(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["-m", *SMALL, "sweep.workers=1,2"]) == 2
+    assert capsys.readouterr().err.startswith("regrun: sweep: is the same for all runs")
+    assert list(folder.iterdir()) == []
+
+
 def test_another_plan_in_an_old_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(GRID) == 0
     capsys.readouterr()
@@ -173,6 +179,13 @@ def test_a_run_that_takes_too_long_is_a_row_and_the_others_finish() -> None:
     assert summary.error[4:].str.contains("sweep.run_timeout=2").all()
 
 
+def test_a_sweep_in_which_every_run_failed_has_its_tables() -> None:
+    """Layers of a million units ask for terabytes, which are refused."""
+    assert main(["-m", *SMALL, "trainer.progress=plain", "model.width=1000000", "model.depth=3", "seed=0,1"]) == 1
+    assert list(regrun.read("s").summary.status) == ["oom", "oom"]
+    assert list(pd.read_csv("s/effects.csv").failed) == [2]
+
+
 def test_divergence_is_a_result() -> None:
     assert main(["-m", *SMALL, "optimizer=sgd", "optimizer.lr=0.01,1e20"]) == 0
     assert list(regrun.read("s").summary.status) == ["ok", "diverged"]
@@ -215,5 +228,6 @@ def test_effects_are_means_with_t_intervals_over_seeds() -> None:
 
 
 def test_one_run_has_no_interval() -> None:
-    assert effects._interval([0.5]) == {"mean": 0.5, "sd": None, "low": None, "high": None}
-    assert math.isclose(effects._interval([1.0, 3.0])["sd"] or 0, math.sqrt(2))
+    one = effects._interval([0.5])
+    assert one["mean"] == 0.5 and all(math.isnan(one[part]) for part in ("sd", "low", "high"))
+    assert math.isclose(effects._interval([1.0, 3.0])["sd"], math.sqrt(2))
