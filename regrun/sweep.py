@@ -7,6 +7,7 @@ tables of all runs. The same command in the same folder trains what is missing.
 import math
 import os
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from regrun.models.build import build
 from regrun.models.parameters import all_slots
 from regrun.prepare import Prepared, prepare
 from regrun.settings import Cnn
-from regrun.workers import Ended, Stack, train_all
+from regrun.workers import Ended, Stack, ctrl_c, train_all
 from regrun.writing import write_summary
 
 # On a CPU the stack whose weights, gradients and two moments fill about this much of the last cache level is the
@@ -39,8 +40,16 @@ def execute(jobs: list[Job]) -> set[str]:
         view.start(len(runs), len(runs) - len(missing), [len(s) for s in stacks(missing)])
         for line in dict.fromkeys(line for p in runs for line in p.warnings):
             view.write(f"warning: {line}")
-        ends = train_all(stacks(missing), _folders(root), workers=workers(runs), run_timeout=first.sweep.run_timeout)
-        statuses = _listen(ends, root, order, view, fail_fast=first.sweep.fail_fast)
+        with ctrl_c() as is_over:
+            ends = train_all(
+                stacks(missing),
+                _folders(root),
+                workers=workers(runs),
+                run_timeout=first.sweep.run_timeout,
+                is_over=is_over,
+            )
+            statuses = _listen(ends, view, fail_fast=first.sweep.fail_fast)
+            statuses |= {"interrupted"} if is_over() else set()
         collect.summary(root, order)
         collect.tables(root, order)
         rows = collect.summaries(root)
@@ -49,12 +58,10 @@ def execute(jobs: list[Job]) -> set[str]:
     return statuses | {status for _, status, _ in rows.values()}
 
 
-def _listen(
-    ends: Generator[Ended], root: Path, order: list[str], view: display.SweepView, *, fail_fast: bool
-) -> set[str]:
-    """Write what the workers could not, and show each end. Ctrl-C keeps everything that is finished."""
+def _listen(ends: Generator[Ended], view: display.SweepView, *, fail_fast: bool) -> set[str]:
+    """Write what the workers could not, and show each end."""
     statuses: set[str] = set()
-    try:
+    with closing(ends):
         for end in ends:
             if not end.is_written:
                 write_summary(end.folder, end.run, end.outcome, end.seconds)
@@ -62,10 +69,6 @@ def _listen(
             view.ended(end.outcome)
             if fail_fast and end.outcome.status not in collect.FINISHED:
                 break
-    except KeyboardInterrupt:
-        statuses.add("interrupted")
-    finally:
-        ends.close()
     return statuses
 
 
@@ -82,7 +85,7 @@ def show_plan(jobs: list[Job]) -> int:
 
 
 def _plan(jobs: list[Job]) -> list[Prepared]:
-    """The distinct runs, in order; how they are trained cannot be swept over. Torch stays at one thread here: the workers are forked from this process."""
+    """The distinct runs, in order. Torch stays at one thread here: the workers are forked from this process."""
     if len({job.settings.sweep for job in jobs}) > 1:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
     torch.set_num_threads(1)

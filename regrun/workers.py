@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
@@ -54,13 +55,40 @@ class Ended:
     is_written: bool
 
 
+@contextmanager
+def ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed: a flag, since an exception that is raised while a process forks can be lost.
+
+    A second one interrupts at once. A process that was started deaf to it (nohup) stays so.
+    """
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def train_all(
-    stacks: list[Stack], new_folder: Callable[[], Path], *, workers: int, run_timeout: float | None
+    stacks: list[Stack],
+    new_folder: Callable[[], Path],
+    *,
+    workers: int,
+    run_timeout: float | None,
+    is_over: Callable[[], bool],
 ) -> Generator[Ended]:
-    """Train every stack, `workers` at a time. Yields each run as it ends; closing it ends the processes."""
+    """Train every stack, `workers` at a time, until `is_over`. Yields each run as it ends; leaves no process."""
     queue, tasks, slots = deque(stacks), dict[Connection, Task](), list(range(workers))
     try:
-        while queue or tasks:
+        while (queue or tasks) and not is_over():
             while queue and slots:
                 receiver, task = _start(queue.popleft(), new_folder(), slots.pop(0))
                 tasks[receiver] = task
