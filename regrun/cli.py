@@ -44,6 +44,8 @@ def _dispatch(arguments: list[str]) -> int:
     if options.shell_completion or options.hydra_help or options.info:
         return _hydra(arguments)
     _refuse_verbs(options.overrides)
+    if options.dry_run and not options.multirun:
+        raise ConfigError("--dry-run: prints the plan of a sweep, got a single run; add -m")
     from regrun import config
 
     directory = Path(options.config_dir) if options.config_dir else None

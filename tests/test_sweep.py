@@ -85,6 +85,11 @@ def test_how_a_sweep_is_trained_cannot_be_swept_over(capsys: pytest.CaptureFixtu
     assert list(folder.iterdir()) == []
 
 
+def test_a_dry_run_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert main(["--dry-run", "experiment=smoke"]) == 2
+    assert capsys.readouterr().err.startswith("regrun: --dry-run: ") and list(folder.iterdir()) == []
+
+
 def test_another_plan_in_an_old_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(GRID) == 0
     capsys.readouterr()
