@@ -10,7 +10,8 @@ from regrun.errors import ConfigError, RegrunError, clip
 from regrun.paths import is_folder
 
 if TYPE_CHECKING:
-    from regrun.config import Job
+    from regrun.config import Command, Job
+    from regrun.sweep import Result
 
 INTERRUPTED = 130
 
@@ -43,7 +44,8 @@ def _dispatch(arguments: list[str]) -> int:
         _check_completion(options.overrides)
     if options.shell_completion or options.hydra_help or options.info:
         return _hydra(arguments)
-    _refuse_verbs(options.overrides)
+    if options.overrides and _is_verb(options.overrides[0]):
+        return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
         raise ConfigError("--dry-run: prints the plan of a sweep, got a single run; add -m")
     from regrun import config
@@ -51,12 +53,12 @@ def _dispatch(arguments: list[str]) -> int:
     directory = Path(options.config_dir) if options.config_dir else None
     if directory is not None and not is_folder(options.config_dir):
         raise ConfigError(f"--config-dir: must be a folder, got {clip(str(directory))}; create it first")
-    jobs = config.jobs(
+    command = config.command(
         options.overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
     )
     if options.cfg:
         return _hydra(arguments)
-    return _sweep(jobs, dry_run=options.dry_run) if options.multirun else _run(jobs)
+    return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs)
 
 
 def _run(jobs: list["Job"]) -> int:
@@ -69,21 +71,40 @@ def _run(jobs: list["Job"]) -> int:
     return 0 if outcome.status == "ok" else 1
 
 
-def _sweep(jobs: list["Job"], *, dry_run: bool) -> int:
-    """Every run of a sweep, where divergence is a result."""
+def _sweep(command: "Command", *, dry_run: bool) -> int:
+    """Every run of a sweep."""
     from regrun import sweep
 
-    if dry_run:
-        return sweep.show_plan(jobs)
-    statuses = sweep.execute(jobs)
-    if "interrupted" in statuses:
-        return INTERRUPTED
-    return 1 if statuses - {"ok", "diverged"} else 0
+    return sweep.show_plan(command) if dry_run else _code(sweep.execute(command))
 
 
-def _refuse_verbs(words: list[str]) -> None:
-    if words and "=" not in words[0] and not words[0].startswith("~"):
-        raise ConfigError(f"{clip(words[0])!r}: no such command; regrun --help lists them")
+def _code(result: "Result") -> int:
+    """The exit code of a sweep, in which divergence is a result."""
+    if result.signal:
+        return 128 + result.signal
+    return 1 if result.statuses - {"ok", "diverged"} else 0
+
+
+def _is_verb(word: str) -> bool:
+    return "=" not in word and not word.startswith("~")
+
+
+def _verb(verb: str, *words: str) -> int:
+    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`."""
+    if verb not in ("collect", "resume"):
+        raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
+    if not words or not is_folder(words[0]):
+        got = f"got {clip(words[0])!r}" if words else "got nothing"
+        raise ConfigError(f"{verb}: must be followed by the folder of a sweep, {got}")
+    root, rest = Path(words[0]), words[1:]
+    if verb == "collect" and rest:
+        raise ConfigError(f"collect: takes one folder, got {clip(' '.join(rest))!r}, too")
+    from regrun import sweep
+
+    if verb == "resume":
+        return _code(sweep.resume(root, rest))
+    print(f"{sweep.collect_tables(root)} runs collected in {root}")
+    return 0
 
 
 def _check_completion(words: list[str]) -> None:

@@ -47,8 +47,15 @@ def tables(root: Path, order: Sequence[str]) -> None:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """A table as dicts."""
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    """A table as dicts; a row that its writer has not finished is none."""
+    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    return list(csv.DictReader(io.StringIO(whole, newline="")))
+
+
+def cells(folder: Path, line: str) -> dict[str, str]:
+    """One line of a folder's summary.csv as a dict."""
+    (row,) = csv.DictReader(io.StringIO(_header(folder / "summary.csv") + line, newline=""))
+    return row
 
 
 def _header(path: Path) -> str:

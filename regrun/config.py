@@ -28,8 +28,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from regrun import checks
 from regrun import settings as s
-from regrun.conversion import nearest, to_settings
+from regrun.conversion import nearest, to_group, to_settings
 from regrun.errors import ConfigError, clip
+from regrun.launchers import LAUNCHERS, Launcher, Local, Plugin
 from regrun.paths import conf_dir, is_folder
 
 CONFIG_NAME = "config"
@@ -37,6 +38,8 @@ LONGEST_KEY = 200
 HYDRA_KEYS = (
     "hydra.run.dir",
     "hydra.sweep.",
+    "hydra/launcher",
+    "hydra.launcher.",
     "hydra.searchpath",
     "hydra.job.name",
     "hydra.job.config.",
@@ -53,6 +56,14 @@ class Job:
     sweep: Path | None  # hydra.sweep.dir, for the runs of a sweep
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a command line means."""
+
+    jobs: list[Job]
+    launcher: Launcher
+
+
 def register() -> None:
     """Store the neutral values of every settings class where the YAML files find them, under `schema/`."""
     store = ConfigStore.instance()
@@ -62,16 +73,23 @@ def register() -> None:
             store.store(kind, dataclasses.asdict(cls()), group=f"schema/{group}")
     rest = {name: value for name, value in dataclasses.asdict(s.Settings()).items() if name not in s.KINDS}
     store.store("main", rest, group="schema")
+    for name, cls in LAUNCHERS.items():
+        store.store(name, dataclasses.asdict(cls()), group="schema/launcher")
 
 
-def jobs(
+def jobs(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
+    """Every run that a command line means, checked. Raises ConfigError with all problems."""
+    return command(overrides, multirun=multirun).jobs
+
+
+def command(
     overrides: Sequence[str],
     *,
     multirun: bool,
     config_dir: Path | None = None,
     config_name: str | None = None,
-) -> list[Job]:
-    """Every run that a command line means, with types and ranges checked. Raises ConfigError with all problems."""
+) -> Command:
+    """What a command line means, with types and ranges checked. Raises ConfigError with all problems."""
     register()
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
@@ -80,13 +98,15 @@ def jobs(
         composer = _Composer(config_name or CONFIG_NAME)
         composed = [composer.compose(lines) for lines in combinations]
         runs = [run for c in composed if (run := _to_settings(c.task, composer.problems)) is not None]
+        launcher = _launcher(composed[0], composer.problems)
         problems = [*composer.problems, *(line for run in runs for line in checks.conflicts(run))]
-        if problems:
+        if problems or launcher is None:
             raise ConfigError(dict.fromkeys(problems))
         root = _path(_resolvable(composed[0], 0), "hydra.sweep.dir" if multirun else "hydra.run.dir")
         if not multirun:
-            return [Job(runs[0], root, None)]
-        return [Job(run, root / _subdir(c, i), root) for i, (run, c) in enumerate(zip(runs, composed, strict=True))]
+            return Command([Job(runs[0], root, None)], launcher)
+        numbered = enumerate(zip(runs, composed, strict=True))
+        return Command([Job(run, root / _subdir(c, i), root) for i, (run, c) in numbered], launcher)
 
 
 def compose_with_hydra(overrides: Sequence[str]) -> dict[str, Any]:
@@ -137,12 +157,16 @@ def _override_problem(override: Override, line: str, *, multirun: bool) -> str |
         return f"{clip(line)!r}: names no key; write key=value"
     if len(key) > LONGEST_KEY:
         return f"{clip(key)}: no such key; regrun --help lists them"
-    if override.is_hydra_override() and not key.startswith(HYDRA_KEYS):
+    if override.is_hydra_override() and (not key.startswith(HYDRA_KEYS) or "_target_" in key):
         return (
             f"{key}: has no effect here, got {clip(line)!r}; regrun takes {', '.join(HYDRA_KEYS)} of Hydra's own keys"
         )
     if override.is_sweep_override() and not multirun:
         return f"{key}: several values, got {clip(line)!r}; add -m to run a sweep"
+    if key.startswith(("hydra/launcher", "hydra.launcher.")) and not multirun:
+        return f"{key}: launches the runs of a sweep, got {clip(line)!r}; add -m"
+    if override.is_hydra_override() and override.is_sweep_override():
+        return f"{key}: is the same for all runs, got {clip(line)!r}; give it one value"
     if override.is_interval_sweep():
         return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(first,last,step)"
     if key == "hydra.searchpath":
@@ -297,6 +321,17 @@ def _one_line(error: Exception) -> str:
     """The gist of a message of Hydra's or omegaconf's: its first line, without its advice."""
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     return clip(lines[0].strip().rstrip("."), 120)
+
+
+def _launcher(composed: _Composed, problems: list[str]) -> Launcher | None:
+    """The launcher that `hydra/launcher` names: one of ours as checked data, or a plugin of Hydra's by its name."""
+    hydra = composed.base.cfg.hydra
+    node = OmegaConf.to_container(hydra.launcher, resolve=True)
+    if isinstance(node, dict) and "_target_" in node:
+        own = [o.input_line or "" for o in composed.overrides if o.key_or_group.startswith("hydra.launcher.")]
+        return Plugin(str(hydra.runtime.choices["hydra/launcher"]), tuple(own))
+    cls = LAUNCHERS[node["kind"]] if isinstance(node, dict) and node.get("kind") in LAUNCHERS else Local
+    return typing.cast(Launcher | None, to_group(cls, node, "hydra.launcher.", problems))
 
 
 def _subdir(composed: _Composed, number: int) -> str | Path:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regrun import settings as s
@@ -13,10 +14,52 @@ from regrun.errors import clip
 
 def to_settings(container: Any, problems: list[str]) -> s.Settings | None:
     """The settings, not yet resolved; None if problems were found, which are added to the list."""
+    return typing.cast(s.Settings | None, to_group(s.Settings, container, "", problems))
+
+
+def to_group(cls: type, container: Any, where: str, problems: list[str]) -> Any:
+    """One dataclass whose keys are named `where` + key; None if problems were found, which are added to the list."""
     found: list[str] = []
-    settings = _build(s.Settings, container, "", found)
+    group = _build(cls, container, where, found)
     problems += found
-    return None if found else typing.cast(s.Settings, settings)
+    return None if found else group
+
+
+def from_cells(cells: Mapping[str, str], problems: list[str]) -> s.Settings | None:
+    """The settings in a table's row, cell by flat name; columns of kinds that were not chosen are left out."""
+    kinds = {group: options.get(cells.get(f"{group}.kind", "")) for group, options in s.KINDS.items()}
+    unknown = [f"{group}.kind: no such kind, got {clip(cells.get(f'{group}.kind', ''))!r}" for group in kinds]
+    bad = [line for line, cls in zip(unknown, kinds.values(), strict=True) if cls is None]
+    if bad:
+        problems += bad
+        return None
+    default = s.Settings(**{group: cls() for group, cls in kinds.items() if cls is not None})
+    return to_settings(_node(default, cells, ""), problems)
+
+
+def _node(default: Any, cells: Mapping[str, str], where: str) -> dict[str, Any]:
+    """A container shaped like a dataclass, from cells; what is no cell keeps its default."""
+    node: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(default))
+    for f in dataclasses.fields(default):
+        value, key = getattr(default, f.name), where + f.name
+        if dataclasses.is_dataclass(value):
+            node[f.name] = _node(value, cells, f"{key}.")
+        else:
+            node[f.name] = _read(cells[key], hints[f.name]) if key in cells else value
+    return node
+
+
+def _read(cell: str, hint: Any) -> Any:
+    """A cell as what `hint` asks for; as it stands where it is no such thing, so that the checks name it."""
+    if cell == "none" and isinstance(hint, types.UnionType):
+        return None
+    if hint is str or typing.get_args(hint)[:1] == (str,):
+        return cell
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

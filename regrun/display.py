@@ -205,19 +205,28 @@ class SweepView:
     """One line per finished run, the effects at the end: for terminals and pipes alike."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self.write, self.done, self.total, self.started, self.best = write, 0, 0, 0.0, 0.0
+        self.note, self.done, self.total, self.started, self.best = write, 0, 0, 0.0, 0.0
 
     def start(self, total: int, done: int, stacks: list[int]) -> None:
+        """total, done: runs of the plan; stacks: the size of each stack that will be trained."""
         self.total, self.done, self.started = total, done, time.monotonic()
-        self.write(f"{total} runs, {done} finished before; {len(stacks)} stacks of up to {max(stacks, default=0)}")
+        self.note(f"{total} runs, {done} finished before; {len(stacks)} stacks of up to {max(stacks, default=0)}")
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, row: dict[str, str]) -> None:
+        """A run has ended; its row of summary.csv."""
         self.done += 1
-        self.best = max(self.best, outcome.val_accuracy_best or 0.0)
+        accuracy = None if row["val_accuracy_best"] == "none" else float(row["val_accuracy_best"])
+        self.best = max(self.best, accuracy or 0.0)
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        figure = f"val {percent(outcome.val_accuracy_best)}" if outcome.error is None else clip(outcome.error, 120)
+        figure = f"val {percent(accuracy)}" if row["error"] == "none" else clip(row["error"], 120)
         best = f"best val so far {percent(self.best)}, {rate:.1f} runs/s"
-        self.write(f"{self.done}/{self.total}  {outcome.run_id}  {outcome.status}  {figure}  ({best})")
+        self.note(f"{self.done}/{self.total}  {row['run_id']}  {row['status']}  {figure}  ({best})")
+
+    def look(self, folders: list[Path], running: int) -> None:
+        """The folders of the stacks at work, and how many runs they hold."""
+
+    def close(self) -> None:
+        """No more news."""
 
     def finish(self, effects: "pd.DataFrame", folder: Path) -> None:
         """The best settings by val, with the 95 % intervals of their means over seeds."""
@@ -226,8 +235,8 @@ class SweepView:
             parts = zip(*(effects[f"{name}_{part}"][:20] for part in ("mean", "low", "high")), strict=True)
             shown = shown.assign(**{name: [_with_interval(*figures) for figures in parts]})
         for line in shown.to_string(index=False).splitlines():
-            self.write(line)
-        self.write(f"folder: {folder}")
+            self.note(line)
+        self.note(f"folder: {folder}")
 
 
 def _with_interval(mean: float, low: float, high: float) -> str:

@@ -13,9 +13,9 @@ from regrun import checks, records, settings
 from regrun.config import Job
 from regrun.data import sources
 from regrun.data.sources import Source
-from regrun.data.split import Split, split
+from regrun.data.split import sizes
 from regrun.errors import ConfigError
-from regrun.settings import Settings
+from regrun.settings import DataSet, Settings
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Prepared:
     job: Job
     run_id: str
     source: Source
-    split: Split
+    train_size: int
     device: torch.device
     warnings: list[str]
 
@@ -36,24 +36,28 @@ def run_id(run: Settings) -> str:
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def prepare(jobs: list[Job]) -> list[Prepared]:
-    """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError."""
-    loaded: dict[str, Source] = {}
+def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Prepared]:
+    """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError.
+
+    there: which devices the machines have that will train, where that is not this one.
+    """
+    found = there or {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    loaded: dict[DataSet, Source] = {}
     prepared, problems = [], _folder_problems(jobs)
     for job in jobs:
         run = job.settings
         try:
-            device = _device(run)
-            key = repr(run.data)
+            device = _device(run, found)
+            key = sources.key(run.data)
             if key not in loaded:
                 loaded[key] = sources.load(run.data)
-            source = loaded[key]
-            own = split(source, run.data, run.seeds)
+            train_size, _ = sizes(loaded[key], run.data)
         except ConfigError as error:
             problems += error.problems
             continue
-        problems += checks.data_conflicts(run, len(own.train))
-        prepared.append(Prepared(job, run_id(run), source, own, device, list(checks.warnings(run, len(own.train)))))
+        problems += checks.data_conflicts(run, train_size)
+        warnings = list(checks.warnings(run, train_size))
+        prepared.append(Prepared(job, run_id(run), loaded[key], train_size, device, warnings))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared
@@ -71,10 +75,9 @@ def _folder_problems(jobs: list[Job]) -> list[str]:
     ]
 
 
-def _device(run: Settings) -> torch.device:
+def _device(run: Settings, found: dict[str, bool]) -> torch.device:
     """The device that the settings name; `auto` is the best one that is there."""
     name = run.trainer.device
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         bfloat16 = run.trainer.precision == "bfloat16"
         name = next(n for n, there in found.items() if there and not (bfloat16 and n == "mps"))

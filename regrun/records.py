@@ -16,6 +16,7 @@ from typing import Any
 from regrun.errors import ConfigError, EnvironmentFault
 
 LOG = "run.log"
+LOCK = "lock"
 
 
 def claim(folder: Path) -> None:
@@ -47,39 +48,38 @@ def taken(folder: Path, *, key: str) -> str:
 
 
 @contextmanager
-def claim_sweep(root: Path, plan: str) -> Iterator[None]:
-    """Hold a sweep's folder while it trains: new or empty, or with the same plan.csv. Raises ConfigError.
+def hold(root: Path, mark: str) -> Iterator[None]:
+    """Hold a sweep's folder while it trains: new or empty, or one that has the file `mark`. Raises ConfigError.
 
-    The lock lasts as long as this process: the kernel drops it when the process ends, however that happens.
+    The lock lasts as long as this process: the kernel drops it when the process ends, however that happens. A
+    holder that was killed leaves its name in the file; on this host it is taken over from, on another never.
     """
-    path = root / "plan.csv"
-    if not path.is_file() and not is_free(root):
+    if not (root / mark).is_file() and not is_free(root):
         raise ConfigError(taken(root, key="hydra.sweep.dir"))
-    if path.is_file() and (old := path.read_text(encoding="utf-8")) != plan:
-        raise ConfigError(_plan_difference(root, old.splitlines(), plan.splitlines()))
     with _faults(root):
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / "lock").open("a+", encoding="utf-8")
+        lock = (root / LOCK).open("a+", encoding="utf-8")
     with lock:
+        lock.seek(0)
+        holder = lock.read().strip()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
-            raise ConfigError(f"hydra.sweep.dir: in use by {lock.read().strip()}, got {str(root)[-80:]}") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        if not path.is_file():
-            replace(path, plan)
-        yield
-
-
-def _plan_difference(root: Path, old: list[str], new: list[str]) -> str:
-    gone, come = len(set(old) - set(new)), len(set(new) - set(old))
-    return (
-        f"hydra.sweep.dir: has another plan, got {str(root)[-80:]} ({gone} of its {len(old) - 1} runs are not in "
-        f"this command's, {come} are new); choose another folder"
-    )
+            raise ConfigError(f"hydra.sweep.dir: in use by {holder}, got {str(root)[-80:]}") from None
+        host = socket.gethostname()
+        if holder and not holder.endswith(f" on {host}"):
+            raise ConfigError(
+                f"hydra.sweep.dir: was left in use by {holder}, which cannot be looked at from {host}, "
+                f"got {str(root)[-80:]}; if it has ended, remove the file {LOCK} there"
+            )
+        with _faults(root):
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {host}\n")
+            lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
 
 
 def prune(folder: Path, *, below: Path) -> None:

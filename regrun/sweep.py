@@ -1,96 +1,138 @@
 """A sweep: one plan, checked whole, trained as stacks, resumable, one set of tables.
 
 The folder has `plan.csv`, written before the first run starts, `stacks/` with what each stack wrote, and the
-tables of all runs. The same command in the same folder trains what is missing.
+tables of all runs. The same command in the same folder, or `resume`, trains what is missing.
 """
 
-import math
+import json
 import os
+import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
 
 import torch
 
-from regrun import collect, display, effects, records, settings
-from regrun.config import Job
-from regrun.errors import ConfigError
-from regrun.grouping import structure
-from regrun.models.build import build
-from regrun.models.parameters import all_slots
+from regrun import collect, config, display, driver, effects, plan, records, settings
+from regrun.config import Command, Job
+from regrun.driver import Ended, Looked, Retried, Stack
+from regrun.engines import choice
+from regrun.engines.tasks import Task
+from regrun.errors import ConfigError, DataError, clip
+from regrun.launchers import Launcher, Local, Plugin, has_gpus
 from regrun.prepare import Prepared, prepare
-from regrun.settings import Cnn
-from regrun.workers import Ended, Stack, ctrl_c, train_all
-from regrun.writing import write_summary
+from regrun.stacking import stacks
 
-# On a CPU the stack whose weights, gradients and two moments fill about this much of the last cache level is the
-# fastest: at 1.4 MB a replica 8 of them, at 154 kB 64.
-CACHE_BYTES = 16 << 20
-LARGEST_ON_CPU, LARGEST_ON_GPU = 64, 1024
+LAUNCH = "launch.json"
+HOW = ("sweep.", "hydra/launcher", "hydra.launcher.")  # what `resume` takes: it changes no result
+SHARE = 0.01  # of a sweep's time may go into keeping its tables current
+SHOWN = 10  # failures that are told at the end
 
 
-def execute(jobs: list[Job]) -> set[str]:
-    """Train every run of the plan that is not finished yet; returns the statuses of all."""
-    runs, root = _plan(jobs), _root(jobs)
-    order, first = [p.run_id for p in runs], runs[0].job.settings
-    view = display.choose_for_sweep(first.trainer.progress)
-    with records.claim_sweep(root, plan_text(runs)):
-        missing = _missing(root, runs)
-        view.start(len(runs), len(runs) - len(missing), [len(s) for s in stacks(missing)])
-        for line in dict.fromkeys(line for p in runs for line in p.warnings):
-            view.write(f"warning: {line}")
-        with ctrl_c() as is_over:
-            ends = train_all(
-                stacks(missing),
-                _folders(root),
-                workers=workers(runs),
-                run_timeout=first.sweep.run_timeout,
-                is_over=is_over,
-            )
-            statuses = _listen(ends, view, fail_fast=first.sweep.fail_fast)
-            statuses |= {"interrupted"} if is_over() else set()
-        collect.summary(root, order)
-        collect.tables(root, order)
-        rows = collect.summaries(root)
-        if rows:
-            view.finish(effects.write(root), root)
-    return statuses | {status for _, status, _ in rows.values()}
+@dataclass(frozen=True)
+class Result:
+    """How a sweep ended: the statuses of all runs that have one, and the signal that ended it early, or 0."""
+
+    statuses: set[str]
+    signal: int
 
 
-def _listen(ends: Generator[Ended], view: display.SweepView, *, fail_fast: bool) -> set[str]:
-    """Write what the workers could not, and show each end."""
-    statuses: set[str] = set()
-    with closing(ends):
-        for end in ends:
-            if not end.is_written:
-                write_summary(end.folder, end.run, end.outcome, end.seconds)
-            statuses.add(end.outcome.status)
-            view.ended(end.outcome)
-            if fail_fast and end.outcome.status not in collect.FINISHED:
-                break
-    return statuses
+@dataclass
+class Refresh:
+    """When summary.csv and effects.csv are written anew while runs end: as often as `SHARE` of the time allows."""
+
+    begun: float
+    spent: float = 0.0
+    last: float = 0.5  # seconds that a refresh takes; the first one loads pandas
+
+    def __call__(self, write: Callable[[], object]) -> None:
+        now = time.monotonic()
+        if (now - self.begun) * SHARE >= self.spent + self.last:
+            write()
+            self.last = time.monotonic() - now
+            self.spent += self.last
 
 
-def show_plan(jobs: list[Job]) -> int:
+def execute(command: Command) -> Result:
+    """Train every run of the plan that is not finished yet."""
+    runs, root = _plan(command), _root(command.jobs)
+    sweep = runs[0].job.settings.sweep
+    with records.hold(root, plan.NAME):
+        plan.check_same(root, runs)
+        if not (root / plan.NAME).is_file():
+            records.replace(root / plan.NAME, plan.text(runs))
+        records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
+        return _train(runs, command.launcher, root)
+
+
+def resume(root: Path, overrides: Sequence[str]) -> Result:
+    """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
+    if bad := [line for line in overrides if not line.startswith(HOW)]:
+        raise ConfigError(
+            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(HOW)}" for line in bad]
+        )
+    jobs, (name, sweep) = plan.read(root, root), _read_launch(root)
+    if name != "local" and not any(line.startswith("hydra/launcher=") for line in overrides):
+        raise ConfigError(f"resume: this sweep was launched by {name}; add hydra/launcher={name}, or another")
+    before = [f"sweep.{key}={json.dumps(value)}" for key, value in sweep.items()]
+    given = config.command([*before, *overrides], multirun=True)
+    how = given.jobs[0].settings.sweep
+    jobs = [replace(job, settings=replace(job.settings, sweep=how)) for job in jobs]
+    return execute(Command(jobs, given.launcher))
+
+
+def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
+    """The name of the launcher, and the values of `sweep.*`."""
+    try:
+        found = json.loads((root / LAUNCH).read_text(encoding="utf-8"))
+        names = [f"sweep.{name}" for name in found["sweep"]]
+        if set(names) <= set(settings.columns()) and isinstance(found["launcher"], str):
+            return found["launcher"], found["sweep"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise DataError(f"{root / LAUNCH}: is not there or not regrun's; repeat the sweep's command instead")
+
+
+def collect_tables(root: Path) -> int:
+    """Write every table of a sweep anew from what its stacks have written, finished or not; the runs found."""
+    order = [row["run_id"] for row in plan.rows(root)]
+    found = collect.summaries(root)
+    collect.summary(root, order)
+    collect.tables(root, order)
+    if found:
+        effects.write(root)
+    return len(found)
+
+
+def show_plan(command: Command) -> int:
     """Print what `execute` would do."""
-    runs, root = _plan(jobs), _root(jobs)
+    runs, root = _plan(command), _root(command.jobs)
+    plan.check_same(root, runs)
     missing = _missing(root, runs)
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
-    for stack in stacks(missing):
+    workers = choice.slots(command.launcher, runs)
+    for stack in stacks(missing, workers=workers):
         model = stack[0].job.settings.model
         print(f"stack of {len(stack)}: {model.kind} {'x'.join(map(str, settings.hidden_layers(model)))}")
-    print(f"{workers(runs)} at a time")
+    print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
     return 0
 
 
-def _plan(jobs: list[Job]) -> list[Prepared]:
-    """The distinct runs, in order. Torch stays at one thread here: the workers are forked from this process."""
-    if len({job.settings.sweep for job in jobs}) > 1:
+def _plan(command: Command) -> list[Prepared]:
+    """The distinct runs, in order. Torch stays at one thread here: workers are forked from this process."""
+    if len({job.settings.sweep for job in command.jobs}) > 1:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
-    return list({p.run_id: p for p in prepare(jobs)}.values())
+    there = None
+    if not isinstance(command.launcher, Local | Plugin):
+        there = {"cuda": has_gpus(command.launcher), "mps": False, "cpu": True}
+    runs = list({p.run_id: p for p in prepare(command.jobs, there=there)}.values())
+    choice.check(command.launcher, runs)
+    return runs
 
 
 def _root(jobs: list[Job]) -> Path:
@@ -98,12 +140,71 @@ def _root(jobs: list[Job]) -> Path:
     return jobs[0].sweep
 
 
-def plan_text(runs: Sequence[Prepared]) -> str:
-    """plan.csv: one row per run, with every setting."""
-    names = [name for name in settings.columns() if not name.startswith("sweep.")]
+def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
+    order, first = [p.run_id for p in runs], runs[0].job.settings
+    missing, workers = _missing(root, runs), choice.slots(launcher, runs)
+    todo = stacks(missing, workers=workers)
+    view = display.choose_for_sweep(first.trainer.progress)
+    view.start(len(runs), len(runs) - len(missing), [len(stack) for stack in todo])
+    for line in dict.fromkeys(line for p in runs for line in p.warnings):
+        view.note(f"warning: {line}")
+    with driver.signals() as signal:
+        engine = choice.engine(launcher, runs, root)
+        events = driver.train_all(todo, engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
+        _listen(events, view, lambda: _refresh(root, order), fail_fast=first.sweep.fail_fast)
+        rows = collect.summaries(root)
+        collect.summary(root, order)
+        if not signal():
+            collect.tables(root, order)
+        if rows:
+            view.finish(effects.write(root), root)
+        _tell_failures(rows, runs)
+        return Result({status for _, status, _ in rows.values()}, signal())
+
+
+def _listen(
+    events: Generator[Ended | Retried | Looked],
+    view: display.SweepView,
+    refresh: Callable[[], None],
+    *,
+    fail_fast: bool,
+) -> None:
+    """Show what happens, and keep the tables current."""
+    keep = Refresh(time.monotonic())
+    with closing(events), closing(view):
+        for event in events:
+            match event:
+                case Ended():
+                    view.ended(event.row)
+                    if fail_fast and event.row["status"] not in collect.FINISHED:
+                        return
+                case Retried():
+                    view.note(f"a stack ended early ({event.why}); its {event.runs} runs are tried again as two")
+                case Looked():
+                    view.look([task.folder for task in event.tasks], sum(len(task.runs) for task in event.tasks))
+                    keep(refresh)
+
+
+def _refresh(root: Path, order: Sequence[str]) -> None:
+    collect.summary(root, order)
+    if (root / "summary.csv").is_file():
+        effects.write(root)
+
+
+def _tell_failures(rows: dict[str, tuple[Path, str, str]], runs: Sequence[Prepared]) -> None:
+    """On stderr: each failed run, what sets it apart, why it failed and where to read more."""
+    failed = [p for p in runs if p.run_id in rows and rows[p.run_id][1] not in collect.FINISHED]
     flat = [settings.flatten(p.job.settings) for p in runs]
-    lines = [[p.run_id, *(values.get(name) for name in names)] for p, values in zip(runs, flat, strict=True)]
-    return records.table([["run_id", *names], *lines])
+    varying = [name for name in flat[0] if len({repr(values.get(name)) for values in flat}) > 1]
+    for p in failed[:SHOWN]:
+        folder, status, line = rows[p.run_id]
+        own = settings.flatten(p.job.settings)
+        what = " ".join(f"{name}={records.cell(own[name])}" for name in varying if name in own)
+        print(f"regrun: {status}: run {p.run_id} {clip(what, 150)}", file=sys.stderr)
+        print(f"  {collect.cells(folder, line)['error']}", file=sys.stderr)
+        print(f"  see {folder / records.LOG}", file=sys.stderr)
+    if len(failed) > SHOWN:
+        print(f"regrun: and {len(failed) - SHOWN} more failed; see summary.csv", file=sys.stderr)
 
 
 def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:
@@ -111,53 +212,14 @@ def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:
     return [p for p in runs if p.run_id not in done]
 
 
-def _folders(root: Path) -> Callable[[], Path]:
+def _tasks(root: Path) -> Callable[[Stack], Task]:
+    """Makes the task of a stack: a new folder under `stacks/` with its plan."""
     numbers = count(len(list(root.glob("stacks/*"))))
 
-    def new() -> Path:
+    def new(stack: Stack) -> Task:
         folder = root / "stacks" / f"{next(numbers):05d}"
         records.claim(folder)
-        return folder
+        records.replace(folder / plan.NAME, plan.text(stack))
+        return Task(folder, tuple(stack))
 
     return new
-
-
-def stacks(runs: Sequence[Prepared]) -> list[Stack]:
-    """Runs of one structure and size together, in stacks that suit the device and keep every worker busy."""
-    groups: dict[object, Stack] = {}
-    for p in runs:
-        key = (structure(p.job.settings), id(p.source), len(p.split.train), p.device.type)
-        groups.setdefault(key, []).append(p)
-    return [stack for group in groups.values() for stack in _chunks(group)]
-
-
-def _chunks(group: Stack) -> list[Stack]:
-    """Stacks of nearly equal size, at most `stack_size`, and at least as many as there are workers."""
-    number = max(math.ceil(len(group) / stack_size(group[0])), min(workers(group), len(group)))
-    return [group[i * len(group) // number : (i + 1) * len(group) // number] for i in range(number)]
-
-
-def stack_size(run: Prepared) -> int:
-    """How many replicas of this run a stack should have: what the cache holds, or 1 for a CNN on a CPU."""
-    chosen = run.job.settings.sweep.stack_size
-    if chosen is not None:
-        return chosen
-    if run.device.type != "cpu":
-        return LARGEST_ON_GPU
-    if isinstance(run.job.settings.model, Cnn):
-        return 1
-    model, reg = run.job.settings.model, run.job.settings.reg
-    ops = build(model, reg, input_shape=run.source.shape, num_classes=run.source.num_classes)
-    floats = 4 * sum(math.prod(slot.shape) for slot in all_slots(ops))
-    return max(1, min(LARGEST_ON_CPU, CACHE_BYTES // (4 * floats)))
-
-
-def workers(runs: Sequence[Prepared]) -> int:
-    """Processes at a time: as many as GPUs, or as cores over threads, unless the settings say."""
-    run = runs[0].job.settings
-    if run.sweep.workers is not None:
-        return run.sweep.workers
-    if runs[0].device.type == "cuda":
-        return torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // run.trainer.threads)

@@ -6,7 +6,7 @@ and in company: bit for bit for MLPs at one thread on a CPU.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -75,8 +75,10 @@ def train(
     source: Source,
     splits: Sequence[Split],
     device: torch.device,
-) -> Iterator[list[Row] | Finished]:
+) -> Generator[list[Row] | Finished, set[str] | None]:
     """Train the runs as one stack. Yields the rows of each epoch as it ends, and each run's `Finished` when it does.
+
+    Whoever sends run_ids in answer to an epoch's rows ends these runs there: they are pruned.
 
     The runs must share a structure (`grouping`), else ValueError; each has its own split of the source.
     """
@@ -89,9 +91,11 @@ def train(
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
         report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
-        yield list(_close_epoch(stack, progress, epoch, report))
+        pruned = (yield list(_close_epoch(stack, progress, epoch, report))) or set()
         for p in progress:
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
+            if p.stop_reason is None and p.run_id in pruned:
+                p.stop_reason = "pruned"
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
         if ended:
             yield from _finish(stack.select(ended), [progress[r] for r in ended])
@@ -274,7 +278,7 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         last_epoch=last,
         last_step=p.step,
         diverged_step=p.diverged_step,
-        epochs_saved=epochs - last if p.stop_reason == "patience" else 0,
+        epochs_saved=epochs - last if p.stop_reason in ("patience", "pruned") else 0,
         train_loss_best=p.train[best].loss,
         train_loss_last=p.train[last].loss,
         train_accuracy_best=p.train[best].accuracy,

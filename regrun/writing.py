@@ -7,7 +7,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,37 +16,48 @@ import torch
 import regrun
 from regrun import records, rows, settings
 from regrun.config import to_yaml
+from regrun.data.sources import Source
+from regrun.data.split import Split, split
 from regrun.errors import clip
 from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
+Show = Callable[[Row], None]
+Prune = Callable[[list[Row]], set[str]]
 
 
 def train_into(
-    folder: Path, runs: Sequence[Prepared], show: Callable[[Row], None] = lambda _: None
+    folder: Path, runs: Sequence[Prepared], show: Show = lambda _: None, prune: Prune = lambda _: set()
 ) -> Iterator[tuple[Prepared, Outcome]]:
     """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
 
-    Rows are written an epoch at a time. A run is finished when its row is in summary.csv; its weights follow.
+    Rows are written an epoch at a time, then `show` gets each of them, and `prune` all: it names the runs that end
+    here. A run is finished when its row is in summary.csv; its weights follow.
     """
     start, by_id = time.monotonic(), {p.run_id: p for p in runs}
     configure_torch(runs[0].job.settings, runs[0].device)
     for name in ("curves.csv", "epochs.csv", "layers.csv"):
         records.append(folder / name, rows.columns(rows.TABLES[name]), [])
-    _write_label_noise(folder, runs)
-    stack = ([p.job.settings for p in runs], list(by_id), runs[0].source, [p.split for p in runs], runs[0].device)
-    for news in train(*stack):
-        if isinstance(news, Finished):
-            prepared = by_id[news.outcome.run_id]
-            write_summary(folder, prepared, news.outcome, time.monotonic() - start)
-            _save_weights(prepared, news)  # second: a full disk must not cost the result
-            yield prepared, news.outcome
-        else:
-            _write_epoch(folder, news)
-            for row in news:
-                show(row)
+    source, trained = runs[0].source, [p.job.settings for p in runs]
+    splits = {p.run_id: split(source, run.data, run.seeds) for p, run in zip(runs, trained, strict=True)}
+    _write_label_noise(folder, source, splits)
+    training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device), None
+    with suppress(StopIteration):
+        while True:
+            news, pruned = training.send(pruned), None
+            if isinstance(news, Finished):
+                prepared = by_id[news.outcome.run_id]
+                write_summary(folder, prepared, news.outcome, time.monotonic() - start)
+                # Second: a full disk must not cost the result.
+                _save_weights(prepared, splits[prepared.run_id], news)
+                yield prepared, news.outcome
+            else:
+                _write_epoch(folder, news)
+                for row in news:
+                    show(row)
+                pruned = prune(news)
 
 
 def _write_epoch(folder: Path, news: list[Row]) -> None:
@@ -67,33 +79,33 @@ def failed(run_id: str, status: str, error: str) -> Outcome:
     return Outcome(run_id=run_id, status=status, stop_reason=reason, error=error)
 
 
-def why_failed(error: Exception) -> tuple[str, str]:
+def why_failed(error: BaseException) -> tuple[str, str]:
     """Status and one line for an error that ended a run: oom where memory was refused, else failed."""
     text = str(error)
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
     return "oom" if is_memory else "failed", clip(f"{type(error).__name__}: {text}", 300)
 
 
-def _write_label_noise(folder: Path, runs: Sequence[Prepared]) -> None:
+def _write_label_noise(folder: Path, source: Source, splits: Mapping[str, Split]) -> None:
     """Which labels were drawn at random; no file where none was."""
     noisy = [
-        LabelRow(p.run_id, name, i, int(p.source.targets[i]), int(p.split.targets[i]))
-        for p in runs
-        if p.split.noisy.any()
+        LabelRow(run_id, name, i, int(source.targets[i]), int(own.targets[i]))
+        for run_id, own in splits.items()
+        if own.noisy.any()
         for name in ("train", "val")
-        for i in getattr(p.split, name).tolist()
-        if p.split.noisy[i]
+        for i in getattr(own, name).tolist()
+        if own.noisy[i]
     ]
     if noisy:
         records.append(folder / "label_noise.csv", rows.columns(LabelRow), [rows.values(row) for row in noisy])
 
 
-def _save_weights(prepared: Prepared, finished: Finished) -> None:
+def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
     """best.pt and last.pt as `trainer.save` asks; they also carry how inputs are scaled.
 
     auto keeps best.pt for a single run and nothing in a sweep, whose runs have folders only for their weights.
     """
-    job, own = prepared.job, prepared.split
+    job = prepared.job
     save = job.settings.trainer.save
     wanted = {"auto": ["best"] if job.sweep is None else [], "none": [], "both": ["best", "last"]}.get(save, [save])
     if wanted and job.sweep is not None:

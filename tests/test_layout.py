@@ -13,7 +13,7 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors settings paths",
+    "errors settings paths launchers",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
     "checks config conversion dictionary grouping help",
     "data data.batches data.order data.sources data.split "
@@ -21,7 +21,10 @@ LAYERS = [
     "stack measure trainer",
     "display plots prepare reading",
     "writing collect effects",
-    "run workers",
+    "plan run",
+    "engines engines.tasks engines.work driver stacking",
+    "engines.local engines.plugin",
+    "engines.choice",
     "sweep",
     "cli __main__",
 ]
@@ -32,7 +35,9 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
-TORCH_FREE = "cli config conversion settings checks grouping records rows dictionary help plots display errors paths"
+TORCH_FREE = (
+    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths"
+)
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
     "touch truncate unlink write_bytes write_text to_csv tofile"

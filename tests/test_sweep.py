@@ -15,7 +15,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 import regrun
-from regrun import config, effects, prepare, sweep
+from regrun import config, effects, prepare, stacking
 from regrun.cli import main
 
 SMALL = ["model=shallow", "model.width=24", "trainer.progress=none", "trainer.epochs=3", "hydra.sweep.dir=s"]
@@ -209,12 +209,12 @@ def test_weights_are_kept_only_when_asked_in_a_folder_of_their_own() -> None:
 )
 def test_stacks_fit_the_cache(line: str, size: int) -> None:
     (run,) = prepare.prepare(config.jobs(["model=shallow", *line.split()], multirun=False))
-    assert sweep.stack_size(run) == size
+    assert stacking.stack_size(run) == size
 
 
 def test_stacks_hold_one_structure_and_keep_every_worker_busy() -> None:
     line = ["model=shallow", "trainer.epochs=1,2", "seed=range(7)", "sweep.workers=3", "sweep.stack_size=4"]
-    stacks = sweep.stacks(prepare.prepare(config.jobs(line, multirun=True)))
+    stacks = stacking.stacks(prepare.prepare(config.jobs(line, multirun=True)), workers=3)
     assert sorted(len(stack) for stack in stacks) == [2, 2, 2, 2, 3, 3]
     assert all(len({p.job.settings.trainer.epochs for p in stack}) == 1 for stack in stacks)
 

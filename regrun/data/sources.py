@@ -1,5 +1,6 @@
 """Settings -> a whole data set in memory. One function for each kind, and a table of them."""
 
+import dataclasses
 import gzip
 import hashlib
 import importlib.util
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from regrun import records
 from regrun.data.order import stratified_order
 from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import DataSet, Digits, Mnist, Toy
+from regrun.settings import Data, DataSet, Digits, Mnist, Toy
 from regrun.streams import generator
 
 # SHA-256 of the four extracted MNIST files (LeCun, Cortes and Burges), checked at every load: 0.05 s.
@@ -53,6 +55,12 @@ class Source:
 def load(data: DataSet) -> Source:
     """Read the data set that the settings name."""
     return SOURCES[type(data)](data)
+
+
+def key(data: DataSet) -> DataSet:
+    """The same for two settings that load the same data set: how it is split and scaled does not count."""
+    shared: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Data)}
+    return dataclasses.replace(data, **shared)
 
 
 def _digits(data: Digits) -> Source:

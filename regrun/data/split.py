@@ -25,19 +25,26 @@ class Split:
     scale: Tensor  # (D,) float32
 
 
+def sizes(source: Source, data: Data) -> tuple[int, int]:
+    """How many examples are train and val. Raises ConfigError where the settings ask for what is not there."""
+    val = val_count(data.val_size, len(source.train))
+    rest = len(source.train) - val
+    train = rest if data.train_size is None else data.train_size
+    if train > rest:
+        raise ConfigError(f"data.train_size: must be at most {rest} here, got {train}; val takes {val}")
+    return train, val
+
+
 def split(source: Source, data: Data, seeds: Seeds) -> Split:
     """Val is taken from train first, then the training subset; neither depends on the other's size."""
     labels = source.targets[source.train]
-    count = val_count(data.val_size, len(labels))
+    size, count = sizes(source, data)
     order = stratified_order(labels, generator(seeds.split or 0, "split"))
     if data.split == "tail":
         rest = len(labels) - count
         val, order = source.train[rest:], order[order < rest]
     else:
         val, order = source.train[order[:count]], order[count:]
-    size = len(order) if data.train_size is None else data.train_size
-    if size > len(order):
-        raise ConfigError(f"data.train_size: must be at most {len(order)} here, got {size}; val takes {count}")
     train = source.train[order[:size]]
     train, val = train.sort().values, val.sort().values
     targets, noisy = _noisy_labels(source, data, seeds, train, val)

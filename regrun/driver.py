@@ -1,0 +1,145 @@
+"""Every stack of a sweep through an engine: what has ended is read from the stacks' folders, what was lost is retried.
+
+A stack whose worker dies, fails or takes too long is tried again as halves, until the culprit is alone and fails.
+"""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from regrun import collect
+from regrun.engines.tasks import Engine, Task
+from regrun.engines.work import failure, has_begun
+from regrun.prepare import Prepared
+from regrun.writing import failed, write_summary
+
+Stack = list[Prepared]
+LOOK = 0.2  # seconds between two looks at the folders
+
+
+@dataclass
+class Watch:
+    """What the driver knows of a task."""
+
+    task: Task
+    left: dict[str, Prepared]
+    begun: float | None = None  # monotonic seconds when its worker was first seen at work
+    size: int = 0  # bytes of its summary.csv that have been read
+    ended_for: tuple[str, str] | None = None  # status and reason, where the driver ended it
+
+    def seconds(self) -> float:
+        return 0.0 if self.begun is None else time.monotonic() - self.begun
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One run's end: its row of summary.csv."""
+
+    run: Prepared
+    row: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Retried:
+    """A stack whose worker ended early; its unfinished runs are tried again, as two stacks."""
+
+    runs: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A look at what is at work: nothing has happened, or all that happened has been told."""
+
+    tasks: list[Task] = field(default_factory=list)
+
+
+@contextmanager
+def signals() -> Iterator[Callable[[], int]]:
+    """Which of SIGINT and SIGTERM came, 0 if none: a flag, since an exception raised during a fork can be lost.
+
+    A second one ends the process at once. A process that was started deaf to Ctrl-C (nohup) stays so.
+    """
+    came = 0
+
+    def note(number: int, _: object) -> None:
+        nonlocal came
+        came = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train_all(
+    stacks: list[Stack],
+    engine: Engine,
+    new_task: Callable[[Stack], Task],
+    *,
+    run_timeout: float | None,
+    is_over: Callable[[], object],
+) -> Generator[Ended | Retried | Looked]:
+    """Train every stack, as many at a time as the engine has slots, until `is_over`. Leaves no process."""
+    queue, watched = deque(stacks), dict[Task, Watch]()
+    try:
+        while (queue or watched) and not is_over():
+            while queue and len(watched) < engine.slots and not is_over():
+                task = new_task(queue.popleft())
+                watched[task] = Watch(task, {p.run_id: p for p in task.runs})
+                engine.start(task)
+            ended = engine.wait(LOOK)
+            for watch in watched.values():
+                yield from _news(watch)
+                _end_if_late(watch, engine, run_timeout)
+            for task, why in ended:
+                yield from _close(watched.pop(task), why, queue)
+            yield Looked(list(watched))
+    finally:
+        engine.close()
+
+
+def _news(watch: Watch) -> Iterator[Ended]:
+    """The runs whose rows have come into the stack's summary.csv since the last look."""
+    if watch.begun is None and has_begun(watch.task.folder):
+        watch.begun = time.monotonic()
+    path = watch.task.folder / "summary.csv"
+    size = path.stat().st_size if path.is_file() else 0
+    if size == watch.size:
+        return
+    watch.size = size
+    for row in collect.rows(path):
+        if (run := watch.left.pop(row["run_id"], None)) is not None:
+            yield Ended(run, row)
+
+
+def _end_if_late(watch: Watch, engine: Engine, run_timeout: float | None) -> None:
+    """A stack may take `run_timeout` for each of its runs."""
+    if run_timeout is None or watch.ended_for is not None or watch.seconds() <= run_timeout * len(watch.task.runs):
+        return
+    watch.ended_for = ("failed", f"took longer than sweep.run_timeout={run_timeout:g} s")
+    engine.kill(watch.task)
+
+
+def _close(watch: Watch, why: str | None, queue: deque[Stack]) -> Iterator[Ended | Retried]:
+    """What a worker left undone: again as halves, or a failure if it was alone."""
+    yield from _news(watch)
+    folder, left = watch.task.folder, list(watch.left.values())
+    told = watch.ended_for or failure(folder) or ("failed", why or "its worker ended without a word")
+    if len(left) > 1:
+        middle = len(left) // 2
+        queue.extendleft([left[middle:], left[:middle]])
+        yield Retried(len(left), told[1])
+    elif left:
+        write_summary(folder, left[0], failed(left[0].run_id, *told), watch.seconds())
+        yield from _news(watch)
