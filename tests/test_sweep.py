@@ -346,6 +346,15 @@ def test_stacks_fit_the_cache(line: str, size: int) -> None:
     assert stacking.stack_size(run) == size
 
 
+def test_a_gpu_elsewhere_takes_the_largest_stack_and_counts_what_a_replica_needs() -> None:
+    lines = ["model=shallow", "model.width=1000", "trainer.device=cuda"]
+    (run,) = prepare.prepare(config.jobs(lines, multirun=False), there={"cuda": True, "mps": False, "cpu": True})
+    parameters = 64 * 1000 + 1000 + 1000 * 10 + 10
+    assert stacking.parameter_bytes(run) == 4 * parameters
+    assert stacking.replica_bytes(run) > 6 * 4 * parameters + 4 * 1024 * (64 + 1000)
+    assert stacking.stack_size(run) == 1024 or stacking.free_gpu_bytes() is not None
+
+
 def test_stacks_hold_one_structure_and_keep_every_worker_busy() -> None:
     line = ["model=shallow", "trainer.epochs=1,2", "seed=range(7)", "sweep.workers=3", "sweep.stack_size=4"]
     stacks = stacking.stacks(prepare.prepare(config.jobs(line, multirun=True)), workers=3)
