@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regrun import objective
+from regrun.data.batches import EVAL_BATCH
 from regrun.layers import to_features
 from regrun.meter import Meter
 from regrun.models.ops import Conv
@@ -25,13 +26,17 @@ class Score:
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
     """Every replica's score on train, val or test, example by example of equal weight."""
+    groups = stack.groups(EVAL_BATCH)
+    return [score for group in groups for score in _scores(stack, split, group, meter if group is groups[0] else None)]
+
+
+def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
     losses, hits, count = [], [], 0
-    with torch.no_grad():
-        for x, targets in stack.batches.eval_batches(split):
-            logits = stack.forward(x, meter=meter if count == 0 else None)
-            losses.append(objective.cross_entropy(logits, targets).sum(1))
-            hits.append((logits.argmax(2) == targets).sum(1))
-            count += targets.shape[1]
+    for x, targets in stack.batches.eval_batches(split, replicas):
+        logits = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None)
+        losses.append(objective.cross_entropy(logits, targets).sum(1))
+        hits.append((logits.argmax(2) == targets).sum(1))
+        count += targets.shape[1]
     # Summed in float64 on the CPU: batches of 1,024 in float32 first, so the mean is right to 1e-7.
     loss = torch.stack(losses).cpu().double().sum(0) / count
     accuracy = torch.stack(hits).cpu().double().sum(0) / count

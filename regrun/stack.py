@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regrun import objective, optim
-from regrun.data.batches import Batches
+from regrun.data.batches import ALL, Batches
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
@@ -15,6 +15,8 @@ from regrun.models.ops import Dropout, Op, Pass, Rates, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
+
+CACHE_BYTES, GPU_BYTES = 4 << 20, 1 << 30  # of one layer's activations in an evaluation
 
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
@@ -99,10 +101,18 @@ class Stack:
             for name in self.rates
         }
 
-    def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
-        """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
+    def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
+        """Logits (R, B, K) of some replicas in eval mode: no dropout, running statistics. x: (R, B, D)."""
         with torch.no_grad():
-            return self._logits(x, self._pass(x, training=False, meter=meter, outputs=outputs))
+            on = self._pass(x, training=False, meter=meter)
+            on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
+            return self._logits(x, on)
+
+    def groups(self, batch: int) -> list[slice]:
+        """The replicas in groups whose activations on a batch stay in the cache; on a GPU, in its memory."""
+        limit = CACHE_BYTES if self.device.type == "cpu" else GPU_BYTES
+        size = max(1, limit // (4 * batch * max(self.sizes.values())))
+        return [slice(start, start + size) for start in range(0, len(self), size)]
 
     def weight_gradients(self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each slot's gradient of the plain loss in eval mode, valid until the next step."""
