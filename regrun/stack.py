@@ -68,16 +68,25 @@ class Stack:
     def __len__(self) -> int:
         return len(self.runs)
 
-    def select(self, keep: list[int]) -> "Stack":
-        """The same runs, some of them gone: what a finished replica leaves behind."""
+    def select(self, members: list[int]) -> "Stack":
+        """A copy of some of the runs."""
         return Stack(
-            [self.runs[r] for r in keep],
-            self.batches.select(keep),
+            [self.runs[r] for r in members],
+            self.batches.select(members),
             self.ops,
-            self.params.select(keep),
-            {name: b[keep].clone() for name, b in self.buffers.items()},
-            {name: t[keep].clone() for name, t in self.state.items()},
+            self.params.with_flat(self.params.flat[members]),
+            {name: b[members] for name, b in self.buffers.items()},
+            {name: t[members] for name, t in self.state.items()},
         )
+
+    def keep(self, members: list[int]) -> None:
+        """The other runs leave: at once, as one epoch without them pays for it. In place: a large stack fits once."""
+        del self.gradient, self.gradients
+        self.runs, self.batches = [self.runs[r] for r in members], self.batches.select(members)
+        self.params = self.params.with_flat(_moved_up(self.params.flat, members))
+        self.buffers = {name: _moved_up(b, members) for name, b in self.buffers.items()}
+        self.state = {name: _moved_up(t, members) for name, t in self.state.items()}
+        self._bind()
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:
         """A copy of one replica's parameters and running statistics, by name, on the device."""
@@ -193,6 +202,12 @@ class Stack:
         optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
         if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":
             optim.proximal_l1(self.weights, at, self.l1)
+
+
+def _moved_up(t: Tensor, members: list[int]) -> Tensor:
+    """Some replicas' rows, in the memory of the first of them."""
+    t[: len(members)] = t[members]
+    return t[: len(members)]
 
 
 def new_stack(runs: Sequence[Settings], batches: Batches) -> Stack:

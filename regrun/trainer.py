@@ -94,11 +94,12 @@ def train(
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
         if ended:
-            yield from _finish(stack.select(ended), [progress[r] for r in ended])
             going = [r for r in range(len(progress)) if r not in ended]
+            yield from _finish(stack.select(ended) if going else stack, [progress[r] for r in ended])
             if not going:
                 return
-            stack, progress = stack.select(going), [progress[r] for r in going]
+            stack.keep(going)
+            progress = [progress[r] for r in going]
 
 
 def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
