@@ -7,7 +7,7 @@ and in company: bit for bit for MLPs at one thread on a CPU.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -180,7 +180,7 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
-            yield LayerRow(p.run_id, epoch, **asdict(state))
+            yield LayerRow(p.run_id, epoch, **vars(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
         p.patience = p.patience.seen(monitored, epoch)
         if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
