@@ -15,13 +15,13 @@ PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
     "errors settings paths launchers",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config conversion dictionary grouping help",
+    "checks config conversion dictionary grouping help overrides",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
     "display plots prepare reading",
-    "writing collect effects",
-    "plan run",
+    "writing collect effects effectsview",
+    "plan run standing sweepview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
     "engines.choice",
@@ -36,7 +36,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths"
+    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
+    "overrides collect standing sweepview effectsview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
