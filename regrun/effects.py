@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, overrides, records, settings
+from regrun import collect, overrides, plan, records, settings
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -22,11 +22,22 @@ MEASURES = (
 
 def write(root: Path) -> None:
     """Write effects.csv, with a column for every setting that varies in the plan."""
-    names = overrides.without_seeds(overrides.varying(collect.rows(root / "plan.csv")))
+    names = overrides.without_seeds(overrides.varying(plan.rows(root)))
     text = dict.fromkeys(["run_id", "fingerprint", *settings.columns()], str)  # cells stay as they are
     table = effects(pd.read_csv(root / "summary.csv", dtype=text), names)
     lines = [list(table.columns), *table.astype(object).where(table.notna(), None).to_numpy().tolist()]
     records.replace(root / "effects.csv", records.table(lines))
+
+
+def collect_all(root: Path) -> int:
+    """Write every table of a sweep anew from what its stacks have written, finished or not; how many runs they have."""
+    order = [row["run_id"] for row in plan.rows(root)]
+    found = len(collect.summaries(root))
+    collect.summary(root, order)
+    collect.tables(root, order)
+    if found:
+        write(root)
+    return found
 
 
 def effects(summary: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -12,9 +12,9 @@ OPTION = {"mlp": "deep"}  # the option that gives a kind's neutral values, where
 
 
 def varying(rows: Sequence[Cells]) -> list[str]:
-    """The settings in which runs differ, in order, but for `sweep.*` and what other settings alone decide."""
+    """The settings in which runs differ, in order, but for those that other settings alone decide."""
     known = set(rows[0]) if rows else set[str]()
-    return [name for name in columns() if name in known and not name.startswith("sweep.") and _varies(name, rows)]
+    return [name for name in columns() if name in known and _varies(name, rows)]
 
 
 def without_seeds(names: Sequence[str]) -> list[str]:

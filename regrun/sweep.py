@@ -90,22 +90,11 @@ def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
     try:
         found = json.loads((root / LAUNCH).read_text(encoding="utf-8"))
         names = [f"sweep.{name}" for name in found["sweep"]]
-        if set(names) <= set(settings.columns()) and isinstance(found["launcher"], str):
+        if set(names) <= set(settings.all_fields()) and isinstance(found["launcher"], str):
             return found["launcher"], found["sweep"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise DataError(f"{root / LAUNCH}: is not there or not regrun's; repeat the sweep's command instead")
-
-
-def collect_tables(root: Path) -> int:
-    """Write every table of a sweep anew from what its stacks have written, finished or not; the runs found."""
-    order = [row["run_id"] for row in plan.rows(root)]
-    found = collect.summaries(root)
-    collect.summary(root, order)
-    collect.tables(root, order)
-    if found:
-        effects.write(root)
-    return len(found)
 
 
 def show_plan(command: Command) -> int:
@@ -190,7 +179,8 @@ def _listen(
                     if fail_fast and event.row["status"] not in collect.FINISHED:
                         return
                 case Retried():
-                    view.note(f"a stack ended early ({event.why}); its {event.runs} runs are tried again as two")
+                    sizes = " and ".join(map(str, event.sizes))
+                    view.note(f"a stack of {sum(event.sizes)} ended early: {clip(event.why, 120)}; again as {sizes}")
                 case Looked():
                     view.look({task.folder: [p.run_id for p in task.runs] for task in event.tasks})
                     keep(refresh)

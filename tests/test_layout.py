@@ -13,15 +13,17 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors settings paths launchers",
+    "errors paths settings.fields",
+    "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
+    "settings",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
     "checks config conversion dictionary grouping help overrides",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
-    "display plots prepare reading",
+    "display plots plan prepare reading",
     "writing collect effects effectsview",
-    "plan run standing sweepview",
+    "run standing sweepview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
     "engines.choice",
@@ -37,7 +39,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "overrides collect standing sweepview effectsview"
+    "plan collect effects overrides standing sweepview effectsview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
