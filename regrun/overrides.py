@@ -29,6 +29,8 @@ def words(row: Cells, names: Sequence[str]) -> str:
 
 def _varies(name: str, rows: Sequence[Cells]) -> bool:
     """Whether a setting differs. One that differs only as its group's kinds do by themselves does not."""
+    if len({row[name] for row in rows}) < 2:
+        return False
     values: dict[str, set[str]] = {}
     for row in rows:
         if _applies(row, name):

@@ -139,6 +139,8 @@ def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
         view.start(plan.rows(root), collect.finished(root), [[p.run_id for p in stack] for stack in todo])
         for line in dict.fromkeys(line for p in runs for line in p.warnings):
             view.note(f"warning: {line}")
+        if isinstance(launcher, Plugin):
+            view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
         engine = choice.engine(launcher, runs, root)
         events = driver.train_all(todo, engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
         _listen(events, view, lambda: _refresh(root, order), fail_fast=first.sweep.fail_fast)
