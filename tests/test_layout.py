@@ -20,10 +20,11 @@ LAYERS = [
     "checks config conversion dictionary grouping help",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
-    "stack measure trainer",
+    "stack measure trainer audit",
     "display plots plan prepare reading",
     "writing collect effects",
     "run",
+    "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
     "engines.choice",

@@ -127,6 +127,12 @@ MISTAKES = [
     # flags, verbs, names of files
     ("train", "'train'"),
     ("report runs", "'report'"),
+    ("audit modell=deep", "modell"),
+    ("audit model", "'model'"),
+    ("audit seed=1,2", "seed"),
+    ("-m audit seed=1,2", "audit"),
+    ("audit --cfg job", "audit"),
+    ("audit data.val_size=5000", "data.val_size"),
     ("--frobnicate", "unrecognized arguments: --frobnicate"),
     ("--multi seed=1,2", "unrecognized arguments: --multi"),
     ("--cfg nonsense", "argument --cfg/-c"),
