@@ -53,13 +53,13 @@ class Audit:
 
 
 def audit(run: Settings, source: Source, split: Split, device: torch.device) -> Audit:
-    """Build and initialize the run's network, show it the first batch of its first epoch, and take one step."""
+    """Build and initialize the run's network, and show it the first batch of its first epoch."""
     stack = new_stack([run], Batches(source, [split], [run], device))
     order = stack.batches.order(1)[:, : run.trainer.batch_size]
     x, targets = stack.batches.train_batch(order, stack.batches.augmenters(1))
     layers, activations = look(stack, x, targets)
     path = [op.name for op in weighted(stack.ops) if op.start == "hidden"]
-    return Audit(len(targets[0]), layers, path, memory(stack, x, targets, activations))
+    return Audit(len(targets[0]), layers, path, memory(stack, activations))
 
 
 def look(stack: Stack, x: Tensor, targets: Tensor) -> tuple[list[AuditRow], int]:
@@ -144,14 +144,15 @@ def _bytes(tensors: list[Tensor], *, without: Tensor) -> int:
     return sum(storages.values())
 
 
-def memory(stack: Stack, x: Tensor, targets: Tensor, activations: int) -> list[MemoryRow]:
-    """What a step holds. The optimizer's states are counted after one: whatever it made is what it needs."""
-    run = stack.runs[0]
-    at = optim.epoch_table([run.optimizer], np.array([[run.optimizer.lr]]), first_step=1, device=stack.device)[0]
-    stack.step(x, targets, at, stack.mask_streams(1, batch_size=x.shape[1], steps=1))
+def memory(stack: Stack, activations: int) -> list[MemoryRow]:
+    """What a step holds. The optimizer's states are counted after an update: whatever it made is what it needs."""
+    optimizer, state = stack.runs[0].optimizer, stack.state
+    at = optim.epoch_table([optimizer], np.array([[optimizer.lr]]), first_step=1, device=stack.device)[0]
+    with torch.no_grad():
+        optim.update(stack.params.flat, stack.gradient, state, at, optimizer)
     return [
         MemoryRow("parameters", stack.params.flat.nbytes),
         MemoryRow("gradients", stack.gradient.nbytes),
-        MemoryRow("optimizer", sum(state.nbytes for state in stack.state.values())),
+        MemoryRow("optimizer", sum(tensor.nbytes for tensor in state.values())),
         MemoryRow("activations", activations),
     ]

@@ -37,9 +37,8 @@ def normal_source(*shape: int) -> Source:
     """Standard normal inputs of this shape, in ten classes."""
     inputs = torch.randn(EXAMPLES + 20, *shape, generator=generator(0, "test"))
     targets = torch.arange(len(inputs)) % 10
-    return Source(
-        "normal", inputs, targets, torch.arange(EXAMPLES + 10), torch.arange(EXAMPLES + 10, len(inputs)), 10, None
-    )
+    train, test = torch.arange(EXAMPLES + 10), torch.arange(EXAMPLES + 10, len(inputs))
+    return Source("normal", inputs, targets, train, test, 10, None if len(shape) == 1 else 1.0)
 
 
 def stack_of(run: s.Settings, source: Source) -> Stack:
