@@ -1,6 +1,7 @@
 """The command. The only place that turns an error into an exit code; it checks everything before anything starts."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -104,7 +105,9 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`."""
+    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`; or `demo [NAME]`."""
+    if verb == "demo":
+        return _demo(*words)
     if verb not in ("collect", "resume"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     if not words or not is_folder(words[0]):
@@ -120,6 +123,21 @@ def _verb(verb: str, *words: str) -> int:
     from regrun import effects
 
     print(f"{effects.collect_all(root)} runs collected in {root}")
+    return 0
+
+
+def _demo(*names: str) -> int:
+    """One demonstration, or what there is."""
+    from regrun import display
+    from regrun.demos import catalogue
+
+    if len(names) > 1:
+        raise ConfigError(f"demo: takes one name, got {clip(' '.join(names[1:]))!r}, too")
+    width = shutil.get_terminal_size((120, 24)).columns
+    view = display.choose("plain")
+    assert isinstance(view, display.Plain)
+    for line in catalogue.lines(*names) if names else catalogue.listed(width):
+        view.write(line)
     return 0
 
 

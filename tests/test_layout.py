@@ -13,11 +13,12 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths settings.fields",
+    "errors paths settings.fields demos demos.shown",
+    "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config conversion dictionary grouping help",
+    "checks config conversion demos.catalogue dictionary grouping help",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer audit",
@@ -40,7 +41,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects"
+    "plan collect effects demos.catalogue"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -127,6 +127,8 @@ MISTAKES = [
     # flags, verbs, names of files
     ("train", "'train'"),
     ("report runs", "'report'"),
+    ("demo nope", "demo"),
+    ("demo chain l1", "demo"),
     ("audit modell=deep", "modell"),
     ("audit model", "'model'"),
     ("audit seed=1,2", "seed"),
