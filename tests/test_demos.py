@@ -2,14 +2,23 @@
 
 import math
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from regrun.cli import main
 from regrun.demos import approximation, catalogue, depth, descent, dropout, shrinkage, symmetry, variance
 
 SEEDS = range(5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_blas_thread() -> Iterator[None]:
+    """As the command has it."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.mark.parametrize("links", [1, 2, 3, 10, 50])

@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Callable
 
+from threadpoolctl import threadpool_limits
+
 from regrun.conversion import nearest
 from regrun.demos import approximation, depth, descent, dropout, shrinkage, symmetry, variance
 from regrun.demos.shown import Shown
@@ -47,7 +49,9 @@ def lines(name: str) -> list[str]:
     if name not in DEMOS:
         near = nearest(name, list(DEMOS))
         raise ConfigError(f"demo: no such demonstration, got {clip(name)!r}; {near}regrun demo lists them")
-    shown = DEMOS[name]()
+    # The matrices are small, and on a busy machine OpenBLAS's threads wait for each other: 10 CPU seconds instead of 1.
+    with threadpool_limits(1):
+        shown = DEMOS[name]()
     cells = [list(shown.header), *([_cell(value) for value in row] for row in shown.rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = ["  ".join(part.rjust(width) for part, width in zip(row, widths, strict=True)) for row in cells]
