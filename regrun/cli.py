@@ -99,11 +99,13 @@ def _verb(verb: str, *words: str) -> int:
     root, rest = Path(words[0]), words[1:]
     if verb == "collect" and rest:
         raise ConfigError(f"collect: takes one folder, got {clip(' '.join(rest))!r}, too")
-    from regrun import sweep
-
     if verb == "resume":
+        from regrun import sweep
+
         return _code(sweep.resume(root, rest))
-    print(f"{sweep.collect_tables(root)} runs collected in {root}")
+    from regrun import effects
+
+    print(f"{effects.collect_all(root)} runs collected in {root}")
     return 0
 
 

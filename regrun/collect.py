@@ -2,12 +2,15 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from regrun import records
 
 FINISHED = ("ok", "diverged")
+TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 
 
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
@@ -32,18 +35,32 @@ def summary(root: Path, order: Sequence[str]) -> None:
 def tables(root: Path, order: Sequence[str]) -> None:
     """Write every other table of the sweep."""
     folders = {i: folder for i, (folder, _, _) in summaries(root).items()}
-    for name in ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv"):
-        parts: dict[str, list[str]] = {}
-        header = ""
-        for folder in sorted(set(folders.values())):
-            if (folder / name).is_file():
-                header = _header(folder / name)
-                for line in _lines(folder / name):
-                    run_id = line.split(",", 1)[0]
-                    if folders.get(run_id) == folder:
-                        parts.setdefault(run_id, []).append(line)
-        if header:
-            records.replace(root / name, header + "".join(line for i in order for line in parts.get(i, [])))
+    for name in TABLES:
+        paths = [folder / name for folder in dict.fromkeys(folders.values()) if (folder / name).is_file()]
+        if paths:
+            parts = _by_run(name, [(i, folders[i]) for i in order if i in folders])
+            records.replace_with(root / name, chain([_header(paths[0]).encode()], parts))
+
+
+def _by_run(name: str, runs: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
+    """Each run's lines of a table. A stack's file is in memory from its first run to its last, then no more."""
+    left = Counter(folder for _, folder in runs)
+    loaded: dict[Path, dict[str, list[str]]] = {}
+    for run_id, folder in runs:
+        if folder not in loaded:
+            loaded[folder] = _grouped(folder / name)
+        yield "".join(loaded[folder].pop(run_id, [])).encode()
+        left[folder] -= 1
+        if not left[folder]:
+            del loaded[folder]
+
+
+def _grouped(path: Path) -> dict[str, list[str]]:
+    """run_id -> its lines."""
+    groups: dict[str, list[str]] = {}
+    for line in _lines(path) if path.is_file() else ():
+        groups.setdefault(line.split(",", 1)[0], []).append(line)
+    return groups
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -21,10 +21,13 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `curves.png` | loss and accuracy over epochs |
 | `run.log` | what was printed, line by line |
 
-A sweep's folder (`hydra.sweep.dir`) has the same tables for all its finished runs, in the order of `plan.csv` (one
-row per run, every setting, written before the first starts), and `effects.csv`: one row per distinct setting, seeds
-aside, with `n`, `failed`, `diverged`, and `_mean`, `_sd`, `_low`, `_high` (95 % t interval of the mean) of the finished
-runs' figures. `stacks/` holds what each stack wrote; a run has a folder of its own only for weights.
+A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per
+run, every setting, and the `folder` for its weights; written before the first starts), and `effects.csv`: one row per
+distinct setting, seeds aside, with `n`, `failed`, `diverged`, and `_mean`, `_sd`, `_low`, `_high` (95 % t interval of
+the mean) of the finished runs' figures. `summary.csv` and `effects.csv` are kept current while it runs, the others are
+complete at its end; `regrun collect DIR` writes all of them anew at any time. `stacks/` holds what each stack wrote
+(its `plan.csv`, its tables, `run.log`, and `failure.json` if it ended early); a run has a folder of its own only for
+weights. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats. A value that does not apply is `none`, a list is JSON; the only blank is the one of `accuracy`
@@ -47,7 +50,8 @@ def text() -> str:
     parts.append(_table(described))
     parts.append("\n`acted.*` is `none` where the mechanism was not asked for.\n\n## Settings\n\n")
     parts.append(
-        "Columns of `summary.csv` and keys of `settings.yaml`; `none` where the chosen kind has no such key.\n\n"
+        "Columns of `summary.csv` (all but `sweep.*`) and keys of `settings.yaml`; `none` where the chosen kind has no "
+        "such key.\n\n"
     )
     parts.append(_table(_settings()))
     return "".join(parts)

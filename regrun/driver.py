@@ -44,9 +44,9 @@ class Ended:
 
 @dataclass(frozen=True)
 class Retried:
-    """A stack whose worker ended early; its unfinished runs are tried again, as two stacks."""
+    """A stack whose worker ended early; its unfinished runs are tried again, as stacks of these sizes."""
 
-    runs: int
+    sizes: list[int]
     why: str
 
 
@@ -137,9 +137,9 @@ def _close(watch: Watch, why: str | None, queue: deque[Stack]) -> Iterator[Ended
     folder, left = watch.task.folder, list(watch.left.values())
     told = watch.ended_for or failure(folder) or ("failed", why or "its worker ended without a word")
     if len(left) > 1:
-        middle = len(left) // 2
-        queue.extendleft([left[middle:], left[:middle]])
-        yield Retried(len(left), told[1])
+        halves = [left[: len(left) // 2], left[len(left) // 2 :]]
+        queue.extendleft(reversed(halves))
+        yield Retried([len(half) for half in halves], "out of memory" if told[0] == "oom" else told[1])
     elif left:
         write_summary(folder, left[0], failed(left[0].run_id, *told), watch.seconds())
         yield from _news(watch)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regrun import records, settings
+from regrun import collect, plan, records, settings
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -27,12 +27,23 @@ def write(root: Path) -> pd.DataFrame:
     return table
 
 
+def collect_all(root: Path) -> int:
+    """Write every table of a sweep anew from what its stacks have written, finished or not; how many runs they have."""
+    order = [row["run_id"] for row in plan.rows(root)]
+    found = len(collect.summaries(root))
+    collect.summary(root, order)
+    collect.tables(root, order)
+    if found:
+        write(root)
+    return found
+
+
 def effects(summary: pd.DataFrame) -> pd.DataFrame:
     """One row per distinct setting. n counts its runs, failures included; the figures are those of the finished."""
     varying = [
         name
         for name in settings.columns()
-        if name.split(".")[0] not in ("seed", "seeds", "sweep") and summary[name].nunique(dropna=False) > 1
+        if name.split(".")[0] not in ("seed", "seeds") and summary[name].nunique(dropna=False) > 1
     ]
     groups = summary.groupby(varying, dropna=False, sort=False) if varying else [((), summary)]
     rows = [dict(zip(varying, key, strict=True)) | _row(runs) for key, runs in groups]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from regrun.paths import conf_dir
 
-GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment")
+GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment", "hydra/launcher")
 
 USAGE = """\
 regrun: experiments on neural-network design and regularization
@@ -13,6 +13,8 @@ usage:
   regrun [KEY=VALUE ...]         train one run, e.g. regrun model=deep reg=dropout
   regrun -m [KEY=VALUE,... ...]  a sweep: every combination, e.g. regrun -m model=shallow,deep 'seed=range(3)'
   regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
+  regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
+  regrun collect DIR             write a sweep's tables anew, finished or not
   regrun --cfg job [...]         show the configuration instead of running it
   regrun --version | --help | --hydra-help
   eval "$(regrun -sc install=bash)"   shell completion (bash, zsh or fish)
@@ -29,7 +31,7 @@ keys often changed:
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,
-130 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
+130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
 """
 
 

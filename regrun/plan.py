@@ -4,22 +4,24 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regrun import records, settings
 from regrun.config import Job
 from regrun.conversion import from_cells
 from regrun.errors import ConfigError, DataError
-from regrun.prepare import Prepared
 from regrun.settings import resolve
+
+if TYPE_CHECKING:
+    from regrun.prepare import Prepared
 
 NAME = "plan.csv"
 SHOWN = 10  # settings in which an old plan differs, at most
 
 
-def text(runs: Sequence[Prepared]) -> str:
+def text(runs: Sequence["Prepared"]) -> str:
     """The table: run_id, the folder for the run's weights under the sweep's, every setting but how it is trained."""
-    names = [name for name in settings.columns() if not name.startswith("sweep.")]
-    flat = [settings.flatten(p.job.settings) for p in runs]
+    names, flat = settings.columns(), [settings.flatten(p.job.settings) for p in runs]
     lines = [[p.run_id, _folder(p.job), *map(values.get, names)] for p, values in zip(runs, flat, strict=True)]
     return records.table([["run_id", "folder", *names], *lines])
 
@@ -55,7 +57,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
     return found
 
 
-def check_same(root: Path, runs: Sequence[Prepared]) -> None:
+def check_same(root: Path, runs: Sequence["Prepared"]) -> None:
     """Raise ConfigError, with what differs, if the folder has a plan of other runs than these, or in another order."""
     if not (root / NAME).is_file():
         return

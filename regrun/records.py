@@ -114,12 +114,16 @@ def _quoted(text: str) -> str:
 
 def replace(path: Path, content: bytes | str) -> None:
     """Write a whole file so that a reader sees the old one or the new one, never a part."""
-    data = content.encode() if isinstance(content, str) else content
+    replace_with(path, [content.encode() if isinstance(content, str) else content])
+
+
+def replace_with(path: Path, parts: Iterable[bytes]) -> None:
+    """The same for a file that comes in parts and need not fit into memory."""
     with _faults(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)

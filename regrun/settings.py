@@ -497,8 +497,8 @@ def all_fields() -> dict[str, dataclasses.Field[Any]]:
 
 
 def columns() -> list[str]:
-    """The flat names of `all_fields`: the columns of summary.csv, whatever a run has chosen."""
-    return list(all_fields())
+    """The flat names that can be columns of summary.csv, whatever a run has chosen: all but how a sweep is trained."""
+    return [name for name in all_fields() if not name.startswith("sweep.")]
 
 
 def stackable(settings: Settings) -> set[str]:

@@ -89,22 +89,11 @@ def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
     try:
         found = json.loads((root / LAUNCH).read_text(encoding="utf-8"))
         names = [f"sweep.{name}" for name in found["sweep"]]
-        if set(names) <= set(settings.columns()) and isinstance(found["launcher"], str):
+        if set(names) <= set(settings.all_fields()) and isinstance(found["launcher"], str):
             return found["launcher"], found["sweep"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise DataError(f"{root / LAUNCH}: is not there or not regrun's; repeat the sweep's command instead")
-
-
-def collect_tables(root: Path) -> int:
-    """Write every table of a sweep anew from what its stacks have written, finished or not; the runs found."""
-    order = [row["run_id"] for row in plan.rows(root)]
-    found = collect.summaries(root)
-    collect.summary(root, order)
-    collect.tables(root, order)
-    if found:
-        effects.write(root)
-    return len(found)
 
 
 def show_plan(command: Command) -> int:
@@ -179,7 +168,8 @@ def _listen(
                     if fail_fast and event.row["status"] not in collect.FINISHED:
                         return
                 case Retried():
-                    view.note(f"a stack ended early ({event.why}); its {event.runs} runs are tried again as two")
+                    sizes = " and ".join(map(str, event.sizes))
+                    view.note(f"a stack of {sum(event.sizes)} ended early: {clip(event.why, 120)}; again as {sizes}")
                 case Looked():
                     view.look([task.folder for task in event.tasks], sum(len(task.runs) for task in event.tasks))
                     keep(refresh)
@@ -199,12 +189,17 @@ def _tell_failures(rows: dict[str, tuple[Path, str, str]], runs: Sequence[Prepar
     for p in failed[:SHOWN]:
         folder, status, line = rows[p.run_id]
         own = settings.flatten(p.job.settings)
-        what = " ".join(f"{name}={records.cell(own[name])}" for name in varying if name in own)
+        apart = [name for name in varying if name in own and not _follows_seed(name, own)]
+        what = " ".join(f"{name}={records.cell(own[name])}" for name in apart)
         print(f"regrun: {status}: run {p.run_id} {clip(what, 150)}", file=sys.stderr)
         print(f"  {collect.cells(folder, line)['error']}", file=sys.stderr)
         print(f"  see {folder / records.LOG}", file=sys.stderr)
     if len(failed) > SHOWN:
         print(f"regrun: and {len(failed) - SHOWN} more failed; see summary.csv", file=sys.stderr)
+
+
+def _follows_seed(name: str, own: dict[str, object]) -> bool:
+    return name.startswith("seeds.") and own[name] == own["seed"]
 
 
 def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:

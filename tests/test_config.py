@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from regrun import config
 from regrun import settings as s
@@ -63,6 +65,31 @@ LINES = [
     "experiment=lecture_batch_64 reg=[] reg.dropout.rates=null",
     "experiment=lecture_batch_1024 data=digits data.val_size=100 optimizer=adam",
     "experiment=[smoke,lecture_batch_64]",
+    "~reg +reg=dropout",
+    "~seed +seed=4",
+    "~experiment experiment=smoke",
+    "+experiment=[smoke]",
+    "+model.widths=[1,2]",
+    "seeds.init=null trainer.grad_clip=${optimizer.lr}",
+    "model.widths=[${seed},4] seed=3",
+    "trainer.epochs=${trainer.batch_size} trainer.batch_size=${model.width} model.width=16",
+    "optimizer.lr=${oc.decode:'0.25'}",
+]
+REFUSED = [
+    "~reg +reg=[dropout,l2]",
+    "~reg.dropout",
+    "~scheduler +scheduler=step",
+    "~model +model=cnn",
+    "optimizer.lr=${oc.env:NO_SUCH_VARIABLE,'0.25'}",
+    "~model.widths +model.widths=[75,45]",
+    "~trainer.grad_clip ++trainer.grad_clip=2",
+    "+experiment=smoke",
+    "reg@foo=dropout",
+    "+optimizer.lrr=1",
+    "optimizer.lrr=1",
+    "model=depp",
+    "seed=${sead}",
+    "optimizer={lrr:1}",
 ]
 
 
@@ -84,6 +111,14 @@ def by_hydra(overrides: list[str]) -> s.Settings:
 @pytest.mark.parametrize("line", LINES)
 def test_a_run_is_what_hydra_composes(line: str) -> None:
     assert one(line) == by_hydra(words(line))
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_hydra_or_the_settings_refuse_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError):
+        one(line)
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)):
+        by_hydra(words(line))
 
 
 def test_each_run_of_a_sweep_is_what_hydra_composes_in_hydras_order() -> None:
@@ -156,7 +191,7 @@ def test_a_purposes_seed_is_the_runs_unless_given() -> None:
 
 def test_columns_are_the_flat_names_of_every_option() -> None:
     flat = [list(s.flatten(one(f"{group}={option}"))) for group, option in OPTIONS]
-    assert set(s.columns()) == set().union(*flat)
+    assert set(s.columns()) == {name for names in flat for name in names if not name.startswith("sweep.")}
     assert len(s.columns()) == len(set(s.columns()))
 
 

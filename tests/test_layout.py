@@ -19,9 +19,9 @@ LAYERS = [
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
-    "display plots prepare reading",
+    "display plots plan prepare reading",
     "writing collect effects",
-    "plan run",
+    "run",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
     "engines.choice",
@@ -36,7 +36,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths"
+    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
+    "plan collect effects"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

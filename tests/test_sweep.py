@@ -2,11 +2,15 @@
 
 import math
 import os
+import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +19,10 @@ import pytest
 from scipy.stats import ttest_1samp
 
 import regrun
-from regrun import config, effects, prepare, stacking
+from regrun import config, effects, plan, prepare, records, stacking, sweep
 from regrun.cli import main
+from regrun.engines import work
+from regrun.errors import RunFailed
 
 SMALL = ["model=shallow", "model.width=24", "trainer.progress=none", "trainer.epochs=3", "hydra.sweep.dir=s"]
 GRID = ["-m", *SMALL, "reg=none,dropout", "optimizer.lr=0.001,0.01", "seed=range(3)"]
@@ -94,7 +100,101 @@ def test_another_plan_in_an_old_folder_is_refused(capsys: pytest.CaptureFixture[
     assert main(GRID) == 0
     capsys.readouterr()
     assert main([*GRID[:-1], "seed=range(2,5)"]) == 2
-    assert "8 of its 12 runs are not in this command's, 8 are new" in capsys.readouterr().err
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "8 of its 12 runs are not in this command's, 8 are new" in first
+    assert rest[0] == "regrun:   seed: 0, 1, 2; now 2, 3, 4" and all("0, 1, 2; now 2, 3, 4" in line for line in rest)
+
+
+def test_the_plan_gives_the_runs_back() -> None:
+    lines = ["model=shallow,cnn", "reg=none,[dropout,l1]", "seed=0,1", "data.normalize=none", "hydra.sweep.dir=s"]
+    lines += ["model.widths=null,[3,4]", "trainer.early_stopping.patience=null", "optimizer.betas=[0.1,1e-5]"]
+    jobs = config.jobs(lines, multirun=True)
+    assert main(["-m", *lines, "trainer.epochs=0", "trainer.progress=none"]) == 0
+    read = plan.read(Path("s"), Path("s"))
+    assert [replace(j.settings, trainer=None) for j in read] == [replace(j.settings, trainer=None) for j in jobs]
+    assert [j.folder for j in read] == [Path(f"s/{i}") for i in range(16)]
+
+
+def test_resume_trains_what_is_missing_by_the_folder_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*GRID, "sweep.stack_size=2"]) == 0
+    before = {name: table("s", name) for name in NAMES}
+    for victim in sorted(Path("s/stacks").iterdir())[:2]:
+        (victim / "summary.csv").unlink()
+    capsys.readouterr()
+    assert main(["resume", "s", "sweep.workers=1"]) == 0
+    for name in NAMES:
+        pd.testing.assert_frame_equal(before[name], table("s", name))
+    new = sorted(Path("s/stacks").iterdir())[6:]
+    assert [len(plan.rows(folder)) for folder in new] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["resume"], 2, "resume: must be followed by the folder of a sweep, got nothing"),
+        (["resume", "nowhere"], 2, "resume: must be followed by the folder of a sweep, got 'nowhere'"),
+        (["resume", "."], 3, "has no plan.csv"),
+        (["resume", "s", "seed=4"], 2, "resume: a sweep keeps its plan, got 'seed=4'"),
+        (["resume", "s", "sweep.workers=0"], 2, "sweep.workers: must be"),
+        (["collect"], 2, "collect: must be followed by the folder"),
+        (["collect", "."], 3, "has no plan.csv"),
+        (["collect", "s", "t"], 2, "collect: takes one folder"),
+        (["colect", "s"], 2, "'colect': no such command"),
+    ],
+)
+def test_mistaken_verbs_are_one_line(
+    words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", *SMALL, "trainer.epochs=0", "seed=0,1"]) == 0
+    capsys.readouterr()
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_a_damaged_plan_is_refused_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", *SMALL, "trainer.epochs=0", "seed=0,1"]) == 0
+    path = Path("s/plan.csv")
+    path.write_text(path.read_text().replace(",shallow,", ",x,").replace("mlp", "perceptron", 1))
+    capsys.readouterr()
+    assert main(["resume", "s"]) == 3
+    assert capsys.readouterr().err.startswith("regrun: s/plan.csv: line 2: model.kind: no such kind, got 'perceptron'")
+
+
+def test_collect_writes_every_table_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(GRID) == 0
+    files = ("summary.csv", "curves.csv", "epochs.csv", "layers.csv", "effects.csv")
+    before = {name: Path(f"s/{name}").read_bytes() for name in files}
+    for name in files:
+        Path(f"s/{name}").unlink()
+    capsys.readouterr()
+    assert main(["collect", "s"]) == 0
+    assert capsys.readouterr().out == "12 runs collected in s\n"
+    assert before == {name: Path(f"s/{name}").read_bytes() for name in files}
+
+
+def test_tables_are_kept_current_in_at_most_a_hundredth_of_the_time() -> None:
+    called: list[float] = []
+    late, early = sweep.Refresh(time.monotonic() - 60), sweep.Refresh(time.monotonic() - 40)
+    for refresh in (late, early):
+        refresh(lambda: called.append(time.monotonic()))
+    assert len(called) == 1
+    slow = sweep.Refresh(time.monotonic() - 60)
+    for _ in range(2):  # 0.4 s spent, and as much to come, would be more than a hundredth of 60 s
+        slow(lambda: time.sleep(0.4))
+    assert 0.4 <= slow.spent < 0.8
+
+
+def test_a_lock_of_another_host_is_never_taken_over(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["-m", *SMALL, "trainer.epochs=0", "seed=0,1"]
+    assert main(line) == 0
+    assert Path("s/lock").read_text() == ""
+    Path("s/lock").write_text("process 7 on elsewhere.example\n")
+    capsys.readouterr()
+    assert main(line) == 2
+    assert "was left in use by process 7 on elsewhere.example" in capsys.readouterr().err
+    Path("s/lock").write_text(f"process 7 on {socket.gethostname()}\n")
+    assert main(line) == 0
 
 
 @pytest.fixture
@@ -159,9 +259,10 @@ def test_a_killed_sweep_leaves_no_process_and_is_finished_by_the_same_command(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_keeps_what_is_finished_and_says_130(process: "subprocess.Popen[bytes]") -> None:
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_finished(process: "subprocess.Popen[bytes]", number: int, code: int) -> None:
+    process.send_signal(number)
+    assert process.wait(30) == code
     assert process.stderr is not None and process.stderr.read() == b""
     assert main(LONG) == 0
 
@@ -182,6 +283,39 @@ def test_a_run_that_takes_too_long_is_a_row_and_the_others_finish() -> None:
     summary = regrun.read("s").summary
     assert list(summary.status) == ["ok"] * 4 + ["failed"] * 2
     assert summary.error[4:].str.contains("sweep.run_timeout=2").all()
+
+
+def test_a_run_that_exits_is_a_row_with_its_reason() -> None:
+    """SystemExit ends a worker as any other exception does: its stack's folder says why."""
+    folder = Path("s/stacks/00000")
+    records.claim(folder)
+    work.train(folder, partial(sys.exit, 3))
+    assert work.failure(folder) == ("failed", "SystemExit: 3")
+    with pytest.raises(RunFailed, match="trained in before"):
+        work.train(folder, list)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_stack_that_runs_out_of_memory_is_halved_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Four replicas of 36 MB, each seven times over, do not fit where two do."""
+    line = ["-m", "model=shallow", "model.widths=[3000,3000]", "trainer.epochs=1", "trainer.limit_batches=1"]
+    (used,) = re.findall(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(used) * 1024 + (800 << 20), before[1]))
+    try:
+        assert main([*line, "seed=range(4)", "sweep.workers=1", "sweep.stack_size=4", "hydra.sweep.dir=s"]) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    assert "a stack of 4 ended early: out of memory; again as 2 and 2" in capsys.readouterr().out
+    assert set(regrun.read("s").summary.status) == {"ok"}
+
+
+def test_failures_are_told_in_three_lines_each(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["-m", *SMALL, "trainer.epochs=1", "model.width=8,1000000", "model.depth=3", "seed=range(3)"]
+    assert main(line) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [text.split(" run ")[0] for text in lines[::3]] == ["regrun: oom:"] * 3 and len(lines) == 9
+    assert lines[0].endswith(" model.width=1000000 seed=0") and "memory" in lines[1]
 
 
 def test_a_sweep_in_which_every_run_failed_has_its_tables() -> None:

@@ -25,7 +25,9 @@ def train(folder: Path, load: Callable[[], Sequence[Prepared]]) -> None:
     """Train the runs that `load` gives. A folder is trained in once: who comes second leaves it as it is."""
     if has_begun(folder):
         raise RunFailed(f"{folder}: has been trained in before; a stack that is tried again gets a new folder")
-    records.log(folder, f"begun by process {os.getpid()} on {socket.gethostname()}")
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = f"process {os.getpid()} on {socket.gethostname()}" + (f", GPU {gpus}" if gpus else "")
+    records.log(folder, f"begun by {where}")
     try:
         for _ in train_into(folder, load()):
             pass
