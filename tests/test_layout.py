@@ -23,7 +23,7 @@ LAYERS = [
     "writing collect effects",
     "run",
     "engines engines.tasks engines.work driver stacking",
-    "engines.local engines.plugin",
+    "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice",
     "sweep",
     "cli __main__",

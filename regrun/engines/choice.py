@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from regrun.engines import ray, slurm
 from regrun.engines.local import LocalEngine
 from regrun.engines.plugin import PluginEngine
 from regrun.engines.tasks import Engine
 from regrun.errors import ConfigError
-from regrun.launchers import Launcher, Local, Plugin
+from regrun.launchers import Launcher, Local, Plugin, Ray, Slurm
 from regrun.prepare import Prepared
 
 
@@ -21,6 +22,11 @@ def check(launcher: Launcher, runs: Sequence[Prepared]) -> None:
         raise ConfigError(f"sweep.workers: is for hydra/launcher=local, got {launcher.kind}; leave it out")
     if isinstance(launcher, Plugin) and sweep.run_timeout is not None:
         raise ConfigError(f"sweep.run_timeout: hydra/launcher={launcher.kind} cannot end a run; leave it out")
+    match launcher:
+        case Slurm():
+            slurm.check(launcher)
+        case Ray():
+            ray.check(launcher)
 
 
 def slots(launcher: Launcher, runs: Sequence[Prepared]) -> int:
@@ -49,4 +55,7 @@ def engine(launcher: Launcher, runs: Sequence[Prepared], root: Path) -> Engine:
             return LocalEngine(slots(launcher, runs), gpus() if runs[0].device.type == "cuda" else [])
         case Plugin():
             return PluginEngine(launcher, root)
-    raise TypeError(launcher)
+        case Slurm():
+            return slurm.SlurmEngine(launcher, root)
+        case Ray():
+            return ray.RayEngine(launcher)

@@ -66,8 +66,10 @@ class SlurmEngine:
         from submitit.helpers import clean_env
 
         executor = _executor(self.launcher, task.folder.absolute() / "slurm", self.name)
+        where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
         try:
             with clean_env():  # for a sweep that is itself in a job
+                os.environ.update(where)
                 self.running[task] = executor.submit(train_folder, str(task.folder.absolute()))
         except (FailedJobError, FailedSubmissionError) as error:
             raise EnvironmentFault(f"hydra/launcher: sbatch refused a job: {_last_line(str(error))}") from error
@@ -167,7 +169,9 @@ def _told(*command: str) -> str:
     """What a command of Slurm's prints. Raises EnvironmentFault if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode:
-        raise EnvironmentFault(f"{command[0]}: {_last_line(done.stderr)}; is Slurm up, and is this one of its machines?")
+        raise EnvironmentFault(
+            f"{command[0]}: {_last_line(done.stderr)}; is Slurm up, and is this one of its machines?"
+        )
     return done.stdout
 
 
