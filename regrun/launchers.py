@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from regrun.settings import number, plain
+from regrun.settings.fields import number, plain
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,9 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors settings paths launchers",
+    "errors paths settings.fields",
+    "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
+    "settings",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
     "checks config conversion dictionary grouping help",
     "data data.batches data.order data.sources data.split "

@@ -1,0 +1,59 @@
+"""The group `data`: which examples, how they are split and scaled."""
+
+from dataclasses import dataclass
+
+from regrun.settings.fields import choice, number, plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What all data sets share: how val and a training subset are taken, and how inputs are scaled."""
+
+    val_size: float = number(0.2, "(0, inf)")
+    split: str = choice("stratified", ("stratified", "tail"))
+    train_size: int | None = number(None, "[1, inf)")
+    label_noise: float = number(0.0, "[0, 1]", stackable=True)
+    label_noise_val: float = number(0.0, "[0, 1]", stackable=True)
+    normalize: str = choice("unit", ("none", "unit", "standardize"))
+    drop_last: bool = plain(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(Data):
+    """scikit-learn's digits: 1,797 scans of 8 x 8 pixels (UCI, Alpaydin and Kaynak 1998); test is 360 of them."""
+
+    kind: str = plain("digits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist(Data):
+    """70,000 images of 28 x 28 pixels in torchvision's files, `kind: mnist`, `fashion_mnist` or `kmnist`."""
+
+    kind: str = plain("mnist")
+    root: str = plain("data")
+    download: bool = plain(True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy(Data):
+    """Points in the plane, `kind: moons` or `spirals`: the same points for every seed."""
+
+    kind: str = plain("moons")
+    samples: int = number(1000, "[20, 10000000]")
+    noise: float = number(0.2, "[0, inf)")
+
+
+DataSet = Digits | Mnist | Toy
+DATA: dict[str, type] = {
+    "digits": Digits,
+    "mnist": Mnist,
+    "fashion_mnist": Mnist,
+    "kmnist": Mnist,
+    "moons": Toy,
+    "spirals": Toy,
+}
+
+
+def image_side(data: DataSet) -> int | None:
+    """The side of the data set's square images in pixels; None for a table."""
+    return {Digits: 8, Mnist: 28}.get(type(data))

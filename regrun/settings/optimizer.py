@@ -1,0 +1,59 @@
+"""The group `optimizer`: what an update is. Decay is a regularizer's, not theirs."""
+
+from dataclasses import dataclass, field
+
+from regrun.settings.fields import number, plain
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Plain gradient descent."""
+
+    kind: str = plain("sgd")
+    lr: float = number(1e-3, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Gradient descent with momentum, `kind: momentum` (heavy ball) or `nesterov`, in torch's convention."""
+
+    kind: str = plain("momentum")
+    lr: float = number(1e-3, "[0, inf)", stackable=True)
+    momentum: float = number(0.9, "[0, 1)", stackable=True)
+    dampening: float = number(0.0, "[0, 1]", stackable=True)
+
+
+@dataclass(frozen=True)
+class RmsProp:
+    """Gradients divided by a running root mean square."""
+
+    kind: str = plain("rmsprop")
+    lr: float = number(1e-2, "[0, inf)", stackable=True)
+    alpha: float = number(0.99, "[0, 1)", stackable=True)
+    eps: float = number(1e-8, "[0, inf)", stackable=True)
+    momentum: float = number(0.0, "[0, 1)", stackable=True)
+    centered: bool = plain(False)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adaptive moments, `kind: adam` or `adamw` (adam whose default `reg.weight_decay.value` is 0.01)."""
+
+    kind: str = plain("adam")
+    lr: float = number(1e-3, "[0, inf)", stackable=True)
+    betas: list[float] = field(
+        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
+    )
+    eps: float = number(1e-8, "[0, inf)", stackable=True)
+    amsgrad: bool = plain(False)
+
+
+Optimizer = Sgd | Momentum | RmsProp | Adam
+OPTIMIZERS: dict[str, type] = {
+    "sgd": Sgd,
+    "momentum": Momentum,
+    "nesterov": Momentum,
+    "rmsprop": RmsProp,
+    "adam": Adam,
+    "adamw": Adam,
+}

@@ -1,0 +1,98 @@
+"""The group `reg`: every regularizer, neutral unless asked for."""
+
+from dataclasses import dataclass
+
+from regrun.settings.fields import choice, group, number, plain
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Probability of zeroing a hidden unit: one `rate`, or one of `rates` per hidden layer; `input_rate` for inputs."""
+
+    rate: float = number(0.0, "[0, 1)", stackable=True)
+    rates: list[float] | None = number(None, "[0, 1)", stackable=True)
+    input_rate: float = number(0.0, "[0, 1)", stackable=True)
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics."""
+
+    active: bool = plain(False)
+    momentum: float = number(0.1, "(0, 1]")
+    eps: float = number(1e-5, "(0, inf)")
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalization over the features of each example."""
+
+    active: bool = plain(False)
+    eps: float = number(1e-5, "(0, inf)")
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """Decoupled decay: weights shrink by lr * value each step. null is 0, or 0.01 under adamw."""
+
+    value: float | None = number(None, "[0, inf)", stackable=True)
+    exclude: str = choice("norm_bias", ("norm_bias", "none"))
+
+
+@dataclass(frozen=True)
+class L2:
+    """(value / 2) * sum of squared weights, in the loss: its gradient is value * weight, as torch's weight_decay."""
+
+    value: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class L1:
+    """value * sum of absolute weights: a `penalty` in the loss, or a `proximal` step, which gives exact zeros."""
+
+    value: float = number(0.0, "[0, inf)", stackable=True)
+    mode: str = choice("penalty", ("penalty", "proximal"))
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """Share of the target's mass that is spread evenly over all classes."""
+
+    value: float = number(0.0, "[0, 1)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of Gaussian noise added to the normalized training inputs."""
+
+    std: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Random crop after zero padding of `padding` pixels on each side."""
+
+    padding: int = number(0, "[0, 1000]", stackable=True)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Probability of mirroring an image left to right."""
+
+    rate: float = number(0.0, "[0, 1]", stackable=True)
+
+
+@dataclass(frozen=True)
+class Reg:
+    """Every regularizer, neutral unless asked for."""
+
+    dropout: Dropout = group(Dropout)
+    batchnorm: BatchNorm = group(BatchNorm)
+    layernorm: LayerNorm = group(LayerNorm)
+    weight_decay: WeightDecay = group(WeightDecay)
+    l2: L2 = group(L2)
+    l1: L1 = group(L1)
+    label_smoothing: LabelSmoothing = group(LabelSmoothing)
+    noise: Noise = group(Noise)
+    crop: Crop = group(Crop)
+    flip: Flip = group(Flip)

@@ -1,0 +1,57 @@
+"""The groups `trainer`, `seeds` and `sweep`: the loop, its randomness, and how many runs are trained."""
+
+from dataclasses import dataclass
+
+from regrun.settings.fields import choice, group, number, plain
+
+PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after `patience` epochs without an improvement of more than `min_delta`; null trains to the end."""
+
+    patience: int | None = number(10, "[1, inf)")
+    min_delta: float = number(0.0, "[0, inf)")
+    monitor: str = choice("val_loss", ("val_loss", "val_accuracy"))
+    mode: str = choice("auto", ("auto", "min", "max"))
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`."""
+
+    epochs: int = number(100, "[0, inf)")
+    batch_size: int = number(64, "[1, inf)")
+    early_stopping: EarlyStopping = group(EarlyStopping, stackable=True)
+    grad_clip: float | None = number(None, "(0, inf)", stackable=True)
+    precision: str = choice("float32", ("float32", "bfloat16"))
+    limit_batches: int | None = number(None, "[1, inf)")
+    time_limit: float | None = number(None, "(0, inf)")
+    device: str = choice("auto", ("auto", "cpu", "cuda", "mps"))
+    threads: int = number(1, "[1, 1024]")
+    deterministic: bool = plain(True)
+    progress: str = choice("auto", ("auto", "rich", "plain", "none"))
+    save: str = choice("auto", ("auto", "none", "best", "last", "both"))
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One seed for each purpose; null derives it from the run's `seed`."""
+
+    init: int | None = number(None, "[0, inf)")
+    order: int | None = number(None, "[0, inf)")
+    split: int | None = number(None, "[0, inf)")
+    dropout: int | None = number(None, "[0, inf)")
+    augment: int | None = number(None, "[0, inf)")
+    noise: int | None = number(None, "[0, inf)")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How `-m` trains its runs: nothing here changes a result."""
+
+    workers: int | None = number(None, "[1, 1024]")
+    stack_size: int | None = number(None, "[1, 100000]")
+    run_timeout: float | None = number(None, "(0, inf)")
+    fail_fast: bool = plain(False)
