@@ -98,7 +98,8 @@ def _connect(address: str | None) -> None:
                 **({} if address else LOCAL),
             )
     except ConnectionError as error:
-        raise ConfigError(f"hydra.launcher.address: no Ray cluster there, got {address}; {clip(str(error))}") from None
+        hint = "start one with ray start --head, or give RAY_AUTH_MODE=token if it wants one"
+        raise ConfigError(f"hydra.launcher.address: {clip(str(error), 80)}, got {address}; {hint}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
