@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,9 @@ SOON = 1.0  # seconds between two calls of squeue while some job is about to end
 SILENCE = 900.0  # seconds for which Slurm may give no answer: its jobs go on without its controller
 CLOSING = 60.0  # seconds that cancelled jobs get to end; Slurm kills them after its KillWait, usually 30
 NOT_NOW = ("not available", "busy")  # sbatch of nodes that exist and may come back
-DEATHS = {
+ENDS = {
+    "COMPLETED": None,
+    "FAILED": "its process {how}; see {log}",
     "CANCELLED": "its job was cancelled",
     "TIMEOUT": "its job took longer than hydra.launcher.timeout_min",
     "OUT_OF_MEMORY": "its job needs more memory than it had (hydra.launcher.mem_gb)",
@@ -34,6 +38,7 @@ DEATHS = {
     "PREEMPTED": "its job was preempted",
     "DEADLINE": "its job missed its deadline",
     "REVOKED": "its job was revoked",
+    "": "Slurm no longer knows its job",  # as it does some minutes after every job's end
 }
 
 
@@ -45,7 +50,8 @@ def check(launcher: Slurm) -> None:
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise ConfigError("hydra/launcher: slurm needs sbatch, which this machine lacks; go to one of the cluster's")
     script = _executor(launcher, Path("slurm"), "regrun")._make_submission_file_text("true", "")
-    tried = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    with _outside_of_a_job():
+        tried = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
     if tried.returncode and not any(words in tried.stderr for words in NOT_NOW):
         raise ConfigError(f"hydra.launcher: sbatch refuses such jobs: {_last_line(tried.stderr)}")
 
@@ -63,14 +69,12 @@ class SlurmEngine:
 
     def start(self, task: Task) -> None:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
-        from submitit.helpers import clean_env
 
-        executor = _executor(self.launcher, task.folder.absolute() / "slurm", self.name)
-        where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+        folder = task.folder.absolute()
+        executor = _executor(self.launcher, folder / "slurm", self.name)
         try:
-            with clean_env():  # for a sweep that is itself in a job
-                os.environ.update(where)
-                self.running[task] = executor.submit(train_folder, str(task.folder.absolute()))
+            with _outside_of_a_job():
+                self.running[task] = executor.submit(train_folder, str(folder))
         except (FailedJobError, FailedSubmissionError) as error:
             raise EnvironmentFault(f"hydra/launcher: sbatch refused a job: {_last_line(str(error))}") from error
 
@@ -86,24 +90,27 @@ class SlurmEngine:
         if time.monotonic() - self.asked < (SOON if soon else self.launcher.poll_seconds):
             return []
         rows = self._ask()
-        over = {task: rows.get(job.job_id, [""]) for task, job in self.running.items()} if rows is not None else {}
-        return [(task, _why(self.running.pop(task), *row)) for task, row in over.items() if _is_over(row[0])]
+        over = [(task, row) for task, row in rows.items() if row[0] in ENDS]
+        self.soon = self.soon and not over
+        return [(task, _why(self.running.pop(task), *row)) for task, row in over]
 
-    def _ask(self) -> dict[str, list[str]] | None:
-        """Job id -> state, wait status and node of every job of this sweep; None if Slurm gives no answer now."""
+    def _ask(self) -> dict[Task, list[str]]:
+        """Each task's state, wait status and node, as far as they are known; empty if Slurm gives no answer now."""
         self.asked = time.monotonic()
         try:
             text = _told("squeue", "--noheader", "--states=all", f"--Format={FIELDS}", *self.whose)
         except EnvironmentFault:
             if time.monotonic() - self.answered > SILENCE:
                 raise
-            return None
+            return {}
         self.answered = time.monotonic()
-        return {row[0]: row[1:] for row in map(str.split, text.splitlines())}
+        rows = {row[0]: row[1:] for row in map(str.split, text.splitlines())}
+        return {task: rows.get(job.job_id, [""]) for task, job in self.running.items()}
 
     def kill(self, task: Task) -> None:
-        _told("scancel", "--quiet", self.running[task].job_id)
-        self.soon = True
+        if task in self.running:
+            _told("scancel", "--quiet", self.running[task].job_id)
+            self.soon = True
 
     def close(self) -> None:
         _told("scancel", "--quiet", *self.whose)
@@ -128,41 +135,44 @@ def _executor(launcher: Slurm, folder: Path, name: str) -> Any:
         "gpus_per_node": launcher.gpus_per_node or None,
         "setup": launcher.setup,
     }
-    extra = dict(_option(line) for line in launcher.sbatch or [])
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(
         **{key: value for key, value in options.items() if value is not None},
-        additional_parameters={"no-requeue": True, **extra},
+        additional_parameters={"no-requeue": True},
         stderr_to_stdout=True,
         use_srun=False,
     )
     return executor
 
 
-def _option(line: str) -> tuple[str, str | bool]:
-    """ "--nice=10" or "--exclusive" as submitit wants it."""
-    name, _, value = line.removeprefix("--").partition("=")
-    return name, value or True
+@contextmanager
+def _outside_of_a_job() -> Iterator[None]:
+    """A sweep that is itself in a job must not hand down what that job was given (SLURM_CPUS_PER_TASK, ...)."""
+    from submitit.helpers import clean_env
 
-
-def _is_over(state: str) -> bool:
-    """Whether the job has ended. Slurm forgets a job some minutes after its end: "" is the state of one unknown."""
-    return state in ("", "COMPLETED", "FAILED", *DEATHS)
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    where = {name: value for name, value in os.environ.items() if name == "SLURM_CONF"}
+    with clean_env():
+        os.environ.update(where)
+        yield
 
 
 def _why(job: Any, state: str, status: str = "0", node: str = "") -> str | None:
-    """Why a job that is over did not end well, if so."""
-    if state == "COMPLETED" or (state == "" and job.paths.result_pickle.exists()):
+    """Why a job did not end well, if so."""
+    told = ENDS[state]
+    if told is None or (state == "" and job.paths.result_pickle.exists()):
         return None
-    if state == "FAILED":
-        return f"its process {_end(os.waitstatus_to_exitcode(int(status)))}; see slurm/{job.paths.stdout.name}"
-    return DEATHS.get(state, "Slurm no longer knows its job").format(node=node)
+    return told.format(how=_how(int(status)), node=node, log=f"slurm/{job.paths.stdout.name}")
 
 
-def _end(code: int) -> str:
-    """How a process ended; a shell adds 128 to the number of the signal that killed what it ran."""
+def _how(status: int) -> str:
+    """How a process ended, from its wait status; a shell adds 128 to the signal that killed what it ran."""
+    code = os.waitstatus_to_exitcode(status)
     number = -code if code < 0 else code - 128
-    return f"was killed by {signal.Signals(number).name}" if number in set(signal.Signals) else f"ended with {code}"
+    killed = number in set(signal.Signals)
+    return f"was killed by {signal.Signals(number).name}" if killed else f"ended with exit code {code}"
 
 
 def _told(*command: str) -> str:
