@@ -29,17 +29,21 @@ from regrun.engines import choice
 from regrun.engines.tasks import Engine, Task
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "slurm"
-SLURM = all(map(shutil.which, ("munged", "slurmctld", "slurmd", "sbatch"))) and os.getuid() == 0
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+HAS = {"slurm": find_spec("submitit") is not None, "ray": find_spec("ray") is not None}
+HAS_SLURM = HAS["slurm"] and all(map(shutil.which, PROGRAMS)) and os.getuid() == 0
 RUNS = ["-m", "model=shallow", "model.width=24", "trainer.progress=plain", "trainer.early_stopping.patience=null"]
 SWEEP = [*RUNS, "trainer.epochs=200", "seed=range(4)"]
 
 
 @dataclass
 class Cluster:
-    """`line` chooses it, `killed` is what it says of a kill, `lose` kills the second node if the process is there."""
+    """One that runs. `lose` kills its second node with all that is there, if the process is: whether it was."""
 
-    line: list[str]
-    killed: str
+    line: list[str]  # chooses it
+    mistaken: str  # an override that asks for what it lacks
+    refused: str  # what is said to that
+    killed: str  # what is said of a worker that was killed
     lose: Callable[[int], bool]
 
 
@@ -60,8 +64,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param("slurm", marks=pytest.mark.skipif(not SLURM, reason="no Slurm here; see scripts/slurm start")),
-        pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")),
+        pytest.param("slurm", marks=pytest.mark.skipif(not HAS_SLURM, reason="needs submitit, Slurm and root")),
+        pytest.param("ray", marks=pytest.mark.skipif(not HAS["ray"], reason="ray is not installed")),
     ],
 )
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
@@ -71,7 +75,6 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 @contextmanager
 def slurm() -> Iterator[Cluster]:
-    pytest.importorskip("submitit")
     with tempfile.TemporaryDirectory(prefix="slurm") as home, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", f"{home}/slurm.conf")
 
@@ -83,10 +86,15 @@ def slurm() -> Iterator[Cluster]:
                 os.kill(victim, signal.SIGKILL)
             return True
 
-        line = ["hydra/launcher=slurm", "hydra.launcher.poll_seconds=1", "hydra.launcher.jobs=2"]
         try:
             subprocess.run([SCRIPT, "start", home], stdout=subprocess.DEVNULL, check=True)
-            yield Cluster(line, "its process was killed by SIGKILL", lose)
+            yield Cluster(
+                line=["hydra/launcher=slurm", "hydra.launcher.poll_seconds=1", "hydra.launcher.jobs=2"],
+                mistaken="hydra.launcher.partition=nope",
+                refused="hydra.launcher: sbatch refuses such jobs: allocation failure: Invalid partition name",
+                killed="its process was killed by SIGKILL",
+                lose=lose,
+            )
             assert subprocess.check_output(["squeue", "-h"]) == b""
         finally:
             subprocess.run([SCRIPT, "stop", home], stdout=subprocess.DEVNULL, check=True)
@@ -110,8 +118,13 @@ def ray() -> Iterator[Cluster]:
             return True
 
         try:
-            line = ["hydra/launcher=ray", f"hydra.launcher.address=127.0.0.1:{port}", "hydra.launcher.jobs=2"]
-            yield Cluster(line, "its process died: killed, out of memory, or crashed", lose)
+            yield Cluster(
+                line=["hydra/launcher=ray", f"hydra.launcher.address=127.0.0.1:{port}", "hydra.launcher.jobs=2"],
+                mistaken="hydra.launcher.address=127.0.0.1:1",
+                refused="hydra.launcher.address: must be null, auto or the host:port of a Ray cluster, got 127.0.0.1:1",
+                killed="its process died: killed, out of memory, or crashed",
+                lose=lose,
+            )
         finally:
             for node in (second, head):
                 node.terminate()
@@ -157,6 +170,27 @@ def fates(engine: Engine, *tasks: Task) -> list[str | None]:
         told |= dict(engine.wait(1))
     assert set(told) == set(tasks)
     return [told[task] for task in tasks]
+
+
+@pytest.mark.parametrize("name", HAS)
+def test_a_launcher_that_is_not_installed_says_what_to_install(
+    name: str, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    if HAS[name]:
+        pytest.skip(f"what {name} needs is installed")
+    assert main([*SWEEP, f"hydra/launcher={name}"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f'which is not installed; pip install "regrun[{name}]"\n') and len(error.splitlines()) == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_cluster_would_refuse_is_a_line_before_anything_starts(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    assert main([*SWEEP, *cluster.line, cluster.mistaken]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"regrun: {cluster.refused}") and len(error.splitlines()) == 1
+    assert list(folder.iterdir()) == []
 
 
 def test_an_engine_tells_the_fate_of_each_task_and_leaves_none(cluster: Cluster) -> None:

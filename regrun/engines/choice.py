@@ -26,11 +26,13 @@ def check(launcher: Launcher, runs: Sequence[Prepared]) -> None:
         case Slurm():
             slurm.check(launcher)
         case Ray():
-            ray.check(launcher)
+            ray.check(launcher, cores=cores(), gpus=len(gpus()))
 
 
 def slots(launcher: Launcher, runs: Sequence[Prepared]) -> int:
     """How many stacks may train at a time: the cluster's jobs, or this machine's GPUs, or its cores over threads."""
+    if isinstance(launcher, Ray) and launcher.address is None and launcher.num_cpus > 0:
+        return min(launcher.jobs, int(cores() / launcher.num_cpus))
     if not isinstance(launcher, Local | Plugin):
         return launcher.jobs
     run = runs[0].job.settings
@@ -38,8 +40,12 @@ def slots(launcher: Launcher, runs: Sequence[Prepared]) -> int:
         return run.sweep.workers
     if runs[0].device.type == "cuda":
         return len(gpus())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // run.trainer.threads)
+    return max(1, cores() // run.trainer.threads)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:

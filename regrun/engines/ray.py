@@ -25,17 +25,28 @@ DEATHS = {
 }
 
 
-def check(launcher: Ray) -> None:
-    """Raise ConfigError if Ray is not installed, or no cluster is where one is to be joined."""
+def check(launcher: Ray, *, cores: int, gpus: int) -> None:
+    """Raise ConfigError if Ray is not installed, no cluster is where one is to be joined, or this machine is too small.
+
+    On a cluster that is joined, a task that fits no node waits for one that an autoscaler may add.
+    """
     if find_spec("ray") is None:
         raise ConfigError('hydra/launcher: ray needs ray, which is not installed; pip install "regrun[ray]"')
-    if launcher.address in (None, "auto"):
-        return
-    host, _, port = str(launcher.address).rpartition(":")
+    if launcher.address is None:
+        asked = {"num_cpus": (launcher.num_cpus, cores), "num_gpus": (launcher.num_gpus, gpus)}
+        for key, (number, there) in asked.items():
+            if number > there:
+                raise ConfigError(f"hydra.launcher.{key}: this machine has {there}, got {number:g}; join a cluster")
+    elif launcher.address != "auto":
+        _check_address(launcher.address)
+
+
+def _check_address(address: str) -> None:
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER).close()
     except (OSError, ValueError) as error:
-        line = f"hydra.launcher.address: must be null, auto or the host:port of a Ray cluster, got {launcher.address}"
+        line = f"hydra.launcher.address: must be null, auto or the host:port of a Ray cluster, got {address}"
         raise ConfigError(f"{line} ({clip(str(error))})") from None
 
 
@@ -79,7 +90,7 @@ class RayEngine:
 
 
 def _connect(address: str | None) -> None:
-    """Join the cluster, or start one. Ray takes SIGTERM and standard output for itself: both are taken back."""
+    """Join the cluster, or start one; what Ray takes of this process, SIGTERM and standard output, is taken back."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
