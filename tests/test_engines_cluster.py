@@ -33,7 +33,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 HAS = {"slurm": find_spec("submitit") is not None, "ray": find_spec("ray") is not None}
 HAS_SLURM = HAS["slurm"] and all(map(shutil.which, PROGRAMS)) and os.getuid() == 0
 RUNS = ["-m", "model=shallow", "model.width=24", "trainer.progress=plain", "trainer.early_stopping.patience=null"]
-SWEEP = [*RUNS, "trainer.epochs=200", "seed=range(4)"]
+SWEEP = [*RUNS, "trainer.epochs=80", "seed=range(4)"]
 
 
 @dataclass
@@ -107,7 +107,6 @@ def ray() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="ray") as home, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # or a token in the home folder would decide
         head = ray_node(home, "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={home}")
-        wait_for(port)
         second = ray_node(home, f"--address=127.0.0.1:{port}")
 
         def lose(process: int) -> bool:
@@ -128,25 +127,19 @@ def ray() -> Iterator[Cluster]:
         finally:
             for node in (second, head):
                 node.terminate()
-                node.wait(30)
+                node.communicate(timeout=30)
 
 
-def ray_node(home: str, *options: str) -> "subprocess.Popen[bytes]":
-    """A node of one CPU that was started in another folder, and not told where regrun is."""
+def ray_node(home: str, *options: str) -> "subprocess.Popen[str]":
+    """A node of one CPU, once it is up, that was started in another folder and not told where regrun is."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", *options]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"RAY_USAGE_STATS_ENABLED": "0"}
-    return subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def wait_for(port: int) -> None:
-    """Until something listens there."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as tried:
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+    node = subprocess.Popen(
+        command, cwd=home, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert node.stdout is not None
+    assert any("Ray runtime started" in line for line in node.stdout)
+    return node
 
 
 def parent(process: int) -> int:
