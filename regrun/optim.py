@@ -68,6 +68,47 @@ def adam(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Adam
     p.addcdiv_(first * at["size"], second.sqrt().add_(at["floor"]), value=-1)
 
 
+def nadam(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.NAdam) -> None:
+    """Adam that looks ahead by the next step's momentum (Dozat 2016), with torch's momentum schedule."""
+    if not state:
+        state["first"] = torch.zeros_like(p)
+        state["second"] = torch.zeros_like(p)
+    first = state["first"].lerp_(g, at["fresh1"])
+    second = state["second"].mul_(at["beta2"]).addcmul_(g * at["fresh2"], g)
+    ahead = (first * at["size"]).addcmul_(g, at["size_now"])
+    p.addcdiv_(ahead, second.sqrt().add_(at["floor"]), value=-1)
+
+
+def adamax(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adamax) -> None:
+    """Adam by the infinity norm (Kingma and Ba 2015, section 7.1); as in torch, eps is added to |g|."""
+    if not state:
+        state["first"] = torch.zeros_like(p)
+        state["largest"] = torch.zeros_like(p)
+    first = state["first"].lerp_(g, at["fresh1"])
+    largest = state["largest"].mul_(at["beta2"])
+    torch.maximum(largest, g.abs().add_(at["eps"]), out=largest)
+    p.addcdiv_(first * at["size"], largest, value=-1)
+
+
+def adagrad(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adagrad) -> None:
+    """Gradients over the root of the sum of their squares (Duchi et al. 2011), in torch's form: eps after the root."""
+    if not state:
+        state["sum"] = torch.zeros_like(p) + at["start"]
+    total = state["sum"].addcmul_(g, g)
+    p.addcdiv_(g * at["size"], total.sqrt().add_(at["eps"]), value=-1)
+
+
+def adadelta(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adadelta) -> None:
+    """Gradients times recent updates over recent gradients, both root mean squares (Zeiler 2012); lr as in torch."""
+    if not state:
+        state["square"] = torch.zeros_like(p)
+        state["moved"] = torch.zeros_like(p)
+    square = state["square"].mul_(at["rho"]).addcmul_(g * at["fresh"], g)
+    update = (state["moved"] + at["eps"]).sqrt_().div_((square + at["eps"]).sqrt_()).mul_(g)
+    state["moved"].mul_(at["rho"]).addcmul_(update * at["fresh"], update)
+    p.addcmul_(update, at["lr"], value=-1)
+
+
 def _momentum_table(runs: list[s.Momentum], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
     fresh = [1 - o.dampening if o.momentum else 1.0 for o in runs]  # torch ignores dampening at momentum 0
     return {"lr": lr, "momentum": _row(o.momentum for o in runs), "fresh": _row(fresh)}
@@ -93,6 +134,39 @@ def _adam_table(runs: list[s.Adam], lr: NDArray[np.float64], t: NDArray[np.float
     }
 
 
+def _nadam_table(runs: list[s.NAdam], lr: NDArray[np.float64], t: NDArray[np.float64]) -> Table:
+    """Momentum beta1 (1 - 0.96^(t decay) / 2); the first moment is corrected by the product of all so far."""
+    beta1, beta2 = _row(o.betas[0] for o in runs), _row(o.betas[1] for o in runs)
+    decay, root2 = _row(o.momentum_decay for o in runs), np.sqrt(1 - beta2**t)
+    so_far = np.arange(1, t[-1, 0] + 2)[:, None]
+    mu = beta1 * (1 - 0.5 * 0.96 ** (so_far * decay))
+    product, mu = np.cumprod(mu, axis=0)[-len(t) - 1 :], mu[-len(t) - 1 :]
+    return {
+        "fresh1": 1 - beta1,
+        "beta2": beta2,
+        "fresh2": 1 - beta2,
+        "size": lr * mu[1:] / (1 - product[1:]) * root2,
+        "size_now": lr * (1 - mu[:-1]) / (1 - product[:-1]) * root2,
+        "floor": _row(o.eps for o in runs) * root2,
+    }
+
+
+def _adamax_table(runs: list[s.Adamax], lr: NDArray[np.float64], t: NDArray[np.float64]) -> Table:
+    beta1, beta2 = _row(o.betas[0] for o in runs), _row(o.betas[1] for o in runs)
+    return {"fresh1": 1 - beta1, "beta2": beta2, "size": lr / (1 - beta1**t), "eps": _row(o.eps for o in runs)}
+
+
+def _adagrad_table(runs: list[s.Adagrad], lr: NDArray[np.float64], t: NDArray[np.float64]) -> Table:
+    size = lr / (1 + (t - 1) * _row(o.lr_decay for o in runs))
+    start = _row(o.initial_accumulator_value for o in runs)
+    return {"size": size, "start": start, "eps": _row(o.eps for o in runs)}
+
+
+def _adadelta_table(runs: list[s.Adadelta], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
+    rho = _row(o.rho for o in runs)
+    return {"lr": lr, "rho": rho, "fresh": 1 - rho, "eps": _row(o.eps for o in runs)}
+
+
 def _row(values: Iterable[float]) -> NDArray[np.float64]:
     return np.array([list(values)])  # (1, R)
 
@@ -102,12 +176,20 @@ RULES: dict[type, Callable[..., None]] = {
     s.Momentum: momentum,
     s.RmsProp: rmsprop,
     s.Adam: adam,
+    s.NAdam: nadam,
+    s.Adamax: adamax,
+    s.Adagrad: adagrad,
+    s.Adadelta: adadelta,
 }
 TABLES: dict[type, Callable[..., Table]] = {
     s.Sgd: lambda runs, lr, t: {"lr": lr},
     s.Momentum: _momentum_table,
     s.RmsProp: _rmsprop_table,
     s.Adam: _adam_table,
+    s.NAdam: _nadam_table,
+    s.Adamax: _adamax_table,
+    s.Adagrad: _adagrad_table,
+    s.Adadelta: _adadelta_table,
 }
 
 

@@ -17,7 +17,7 @@ OPTIONS = {
         *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
         *("label_smoothing", "noise", "crop", "flip"),
     ],
-    "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
+    "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
     "scheduler": ["constant", "exponential", "inverse", "step", "cosine", "warmup_cosine"],
     "data": ["digits", "moons", "spirals"],
     "experiment": ["smoke"],

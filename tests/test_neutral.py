@@ -24,6 +24,10 @@ OPTIMIZERS = {
     ),
     "rmsprop": (s.RmsProp(lr=0.001), lambda p: torch.optim.RMSprop(p, lr=0.001)),
     "adam": (s.Adam(), lambda p: torch.optim.Adam(p)),
+    "nadam": (s.NAdam(lr=1e-3), lambda p: torch.optim.NAdam(p, lr=1e-3)),
+    "adamax": (s.Adamax(), lambda p: torch.optim.Adamax(p)),
+    "adagrad": (s.Adagrad(), lambda p: torch.optim.Adagrad(p)),
+    "adadelta": (s.Adadelta(), lambda p: torch.optim.Adadelta(p)),
     "adamw": (s.Adam(kind="adamw"), lambda p: torch.optim.AdamW(_decayed_weights_only(p))),
 }
 

@@ -52,11 +52,31 @@ def torch_adam(o: s.Adam) -> dict[str, object]:
     return {"betas": tuple(o.betas), "eps": o.eps, "amsgrad": o.amsgrad}
 
 
+def torch_nadam(o: s.NAdam) -> dict[str, object]:
+    return {"betas": tuple(o.betas), "eps": o.eps, "momentum_decay": o.momentum_decay}
+
+
+def torch_adamax(o: s.Adamax) -> dict[str, object]:
+    return {"betas": tuple(o.betas), "eps": o.eps}
+
+
+def torch_adagrad(o: s.Adagrad) -> dict[str, object]:
+    names = ("lr_decay", "initial_accumulator_value", "eps")
+    return {name: getattr(o, name) for name in names}
+
+
+def torch_adadelta(o: s.Adadelta) -> dict[str, object]:
+    return {"rho": o.rho, "eps": o.eps}
+
+
 MOMENTA = {"momentum": [0.9, 0.5, 0.0]}
 DAMPENED = {"momentum": [0.9, 0.5, 0.2], "dampening": [0.0, 0.3, 1.0]}
 UNDAMPENED = {"momentum": [0.9, 0.0, 0.0], "dampening": [0.5, 0.5, 0.0]}  # torch dampens nothing without momentum
 ALPHAS = {"alpha": [0.99, 0.9, 0.5], "eps": [1e-8, 1e-3, 1e-6]}
 BETAS = {"betas": [[0.9, 0.999], [0.8, 0.9], [0.0, 0.5]], "eps": [1e-8, 1e-3, 1e-6]}
+DECAYS = {"momentum_decay": [0.004, 1.0, 0.0]}
+SUMS = {"lr_decay": [0.0, 0.1, 1.0], "initial_accumulator_value": [0.0, 0.1, 2.0], "eps": [1e-10, 1e-3, 1e-6]}
+RHOS = {"rho": [0.9, 0.5, 0.0], "eps": [1e-6, 1e-3, 1e-8]}
 SGD, RMSPROP, ADAM = torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam
 RULES = {
     "sgd": (varied(s.Sgd, {}), SGD, lambda o: {}),
@@ -69,6 +89,10 @@ RULES = {
     "rmsprop-momentum": (varied(s.RmsProp, ALPHAS | MOMENTA), RMSPROP, torch_rmsprop),
     "rmsprop-centered-momentum": (varied(s.RmsProp, ALPHAS | MOMENTA, centered=True), RMSPROP, torch_rmsprop),
     "adam": (varied(s.Adam, BETAS), ADAM, torch_adam),
+    "nadam": (varied(s.NAdam, BETAS | DECAYS), torch.optim.NAdam, torch_nadam),
+    "adamax": (varied(s.Adamax, BETAS), torch.optim.Adamax, torch_adamax),
+    "adagrad": (varied(s.Adagrad, SUMS), torch.optim.Adagrad, torch_adagrad),
+    "adadelta": (varied(s.Adadelta, RHOS), torch.optim.Adadelta, torch_adadelta),
     "amsgrad": (varied(s.Adam, BETAS, amsgrad=True), ADAM, torch_adam),
 }
 
@@ -139,8 +163,9 @@ def test_adam_is_kingma_and_bas_algorithm_1() -> None:
         assert np.abs(p.numpy() - w).max() < 1e-7
 
 
-def test_the_table_of_two_epochs_is_the_table_of_one_long_epoch() -> None:
-    optimizers = RULES["adam"][0]
+@pytest.mark.parametrize("rule", ["adam", "nadam", "adamax", "adagrad"])
+def test_the_table_of_two_epochs_is_the_table_of_one_long_epoch(rule: str) -> None:
+    optimizers = RULES[rule][0]
     lr = np.linspace(0.1, 0.01, 12).reshape(4, 3)
     cpu = torch.device("cpu")
     long = optim.epoch_table(optimizers, lr, first_step=1, device=cpu)

@@ -48,7 +48,53 @@ class Adam:
     amsgrad: bool = plain(False)
 
 
-Optimizer = Sgd | Momentum | RmsProp | Adam
+@dataclass(frozen=True)
+class NAdam:
+    """Adam with Nesterov's look-ahead; its momentum grows towards betas[0] by `momentum_decay`."""
+
+    kind: str = plain("nadam")
+    lr: float = number(2e-3, "[0, inf)", stackable=True)
+    betas: list[float] = field(
+        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
+    )
+    eps: float = number(1e-8, "(0, inf)", stackable=True)
+    momentum_decay: float = number(4e-3, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Adamax:
+    """Adam with the largest recent gradient in place of the root mean square."""
+
+    kind: str = plain("adamax")
+    lr: float = number(2e-3, "[0, inf)", stackable=True)
+    betas: list[float] = field(
+        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
+    )
+    eps: float = number(1e-8, "(0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Gradients divided by the root of the sum of all their squares so far."""
+
+    kind: str = plain("adagrad")
+    lr: float = number(1e-2, "[0, inf)", stackable=True)
+    lr_decay: float = number(0.0, "[0, inf)", stackable=True)
+    initial_accumulator_value: float = number(0.0, "[0, inf)", stackable=True)
+    eps: float = number(1e-10, "(0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Adadelta:
+    """Gradients scaled by recent updates over recent gradients: lr is a factor of the result, usually 1."""
+
+    kind: str = plain("adadelta")
+    lr: float = number(1.0, "[0, inf)", stackable=True)
+    rho: float = number(0.9, "[0, 1)", stackable=True)
+    eps: float = number(1e-6, "(0, inf)", stackable=True)
+
+
+Optimizer = Sgd | Momentum | RmsProp | Adam | NAdam | Adamax | Adagrad | Adadelta
 OPTIMIZERS: dict[str, type] = {
     "sgd": Sgd,
     "momentum": Momentum,
@@ -56,4 +102,8 @@ OPTIMIZERS: dict[str, type] = {
     "rmsprop": RmsProp,
     "adam": Adam,
     "adamw": Adam,
+    "nadam": NAdam,
+    "adamax": Adamax,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
 }
