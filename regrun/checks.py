@@ -6,7 +6,7 @@ itself is in `data_conflicts`.
 
 from collections.abc import Iterator
 
-from regrun.settings import Cnn, Data, Residual, Settings, Toy, hidden_layers, image_side, requested
+from regrun.settings import Cnn, Data, Residual, Scheduler, Settings, Table, Toy, hidden_layers, image_side, requested
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -15,6 +15,7 @@ def conflicts(run: Settings) -> Iterator[str]:
     yield from _model_conflicts(run)
     yield from _data_conflicts(run.data)
     yield from _trainer_conflicts(run)
+    yield from _scheduler_conflicts(run.scheduler, run.trainer.epochs)
 
 
 def _regularizer_conflicts(run: Settings) -> Iterator[str]:
@@ -68,6 +69,16 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
         yield "trainer.batch_size: batchnorm needs at least 2 examples in a batch, got 1; raise it, or use layernorm"
     if trainer.device == "mps" and trainer.precision == "bfloat16":
         yield "trainer.precision: bfloat16 is for cpu and cuda here, got device mps; use float32"
+
+
+def _scheduler_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
+    if isinstance(scheduler, Table) and not scheduler.lrs:
+        yield "scheduler.lrs: must have at least one learning rate, got []; name them"
+    if scheduler.interval == "epoch" and scheduler.warmup > 0 and epochs > 0 and round(scheduler.warmup * epochs) < 1:
+        yield (
+            f"scheduler.warmup: is less than half of one of {epochs} epochs, got {scheduler.warmup:g}; "
+            "raise it, or use scheduler.interval=step"
+        )
 
 
 def data_conflicts(run: Settings, train_size: int) -> Iterator[str]:

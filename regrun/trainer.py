@@ -21,7 +21,8 @@ from regrun.data.split import Split
 from regrun.measure import Score
 from regrun.meter import Meter
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
-from regrun.settings import Settings, requested
+from regrun.schedules import ReduceOnPlateau
+from regrun.settings import Plateau, Settings, requested
 from regrun.stack import Stack, new_stack
 from regrun.stopping import Patience
 
@@ -46,6 +47,7 @@ class Progress:
     run_id: str
     settings: Settings
     patience: Patience
+    plateau: ReduceOnPlateau | None = None
     train: list[Score] = field(default_factory=list)
     val: list[Score] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)  # first and last of each epoch
@@ -88,9 +90,11 @@ def train(
     deadline = math.inf if limit is None else time.monotonic() + limit
     stack = new_stack(runs, Batches(source, splits, runs, device))
     progress = [Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
+    for p in progress:
+        p.plateau = ReduceOnPlateau(p.settings.scheduler) if isinstance(p.settings.scheduler, Plateau) else None
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
-        report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
+        report = _train_epoch(stack, progress, epoch, deadline) if epoch > 0 else None
         pruned = (yield list(_close_epoch(stack, progress, epoch, report))) or set()
         for p in progress:
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
@@ -118,15 +122,15 @@ def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
     return slices[: run.trainer.limit_batches]
 
 
-def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -> EpochReport:
+def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: float) -> EpochReport:
     """One pass over train. Ends early when time is up, or when no replica's loss is finite any more."""
     start = time.monotonic()
     first, batches = stack.runs[0], stack.batches
     order, augmenters = batches.order(epoch), batches.augmenters(epoch)
     slices = epoch_slices(first, order.shape[1])
-    lr = _lr_table(stack.runs, epoch, len(slices))
+    lr = _lr_table(progress, epoch, len(slices))
     optimizers = [r.optimizer for r in stack.runs]
-    table = optim.epoch_table(optimizers, lr, first_step=steps_before + 1, device=stack.device)
+    table = optim.epoch_table(optimizers, lr, first_step=progress[0].step + 1, device=stack.device)
     streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
     losses = torch.empty(len(slices), len(stack), device=stack.device)
     meter, taken = Meter(), 0
@@ -156,12 +160,13 @@ def _any_finite(losses: Tensor) -> bool:
     return math.isfinite(losses.sum().item()) or bool(losses.isfinite().any())
 
 
-def _lr_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.float64]:
+def _lr_table(progress: list[Progress], epoch: int, steps: int) -> NDArray[np.float64]:
     """(S, R) the learning rate of every step of an epoch."""
-    columns = [
-        schedules.epoch_lrs(r.scheduler, r.optimizer.lr, epoch=epoch, epochs=r.trainer.epochs, steps=steps)
-        for r in runs
-    ]
+    columns = []
+    for p in progress:
+        run, factor = p.settings, 1.0 if p.plateau is None else p.plateau.multiplier
+        lr = factor * run.optimizer.lr
+        columns.append(schedules.epoch_lrs(run.scheduler, lr, epoch=epoch, epochs=run.trainer.epochs, steps=steps))
     return np.stack(columns, axis=1)
 
 
@@ -186,6 +191,8 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
             yield LayerRow(p.run_id, epoch, **asdict(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
         p.patience = p.patience.seen(monitored, epoch)
+        if p.plateau is not None and epoch > 0:
+            p.plateau = p.plateau.seen(val[r].loss, val[r].accuracy)
         if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
 

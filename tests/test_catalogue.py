@@ -18,7 +18,10 @@ OPTIONS = {
         *("label_smoothing", "noise", "crop", "flip"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
-    "scheduler": ["constant", "exponential", "inverse", "step", "cosine", "warmup_cosine"],
+    "scheduler": [
+        *("constant", "exponential", "multiplicative", "inverse", "step", "multistep", "cosine", "warmup_cosine"),
+        *("cosine_restarts", "one_cycle", "cyclic", "table", "plateau"),
+    ],
     "data": ["digits", "moons", "spirals"],
     "experiment": ["smoke"],
     "trainer": ["default"],

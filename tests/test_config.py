@@ -49,6 +49,9 @@ LINES = [
     "optimizer={lr:0.3,amsgrad:true}",
     "scheduler=step scheduler.step_size=3 scheduler.gamma=0.5",
     "scheduler=warmup_cosine scheduler.warmup=0.25 scheduler.interval=epoch",
+    "scheduler=table scheduler.lrs=[0.1,1e-3] scheduler.interval=step",
+    "scheduler=multistep scheduler.milestones=[2,5] scheduler.warmup=0.1",
+    "scheduler=plateau scheduler.monitor=val_accuracy",
     "data=moons data.noise=0 data.samples=50",
     "data=kmnist data.root='a b, c'",
     'data=mnist data.root="it\'s" data.download=false',
@@ -131,7 +134,7 @@ def test_each_run_of_a_sweep_is_what_hydra_composes_in_hydras_order() -> None:
 
 def test_glob_sweeps_over_the_options_of_a_group() -> None:
     kinds = [job.settings.optimizer.kind for job in config.jobs(["optimizer=glob(adam*)"], multirun=True)]
-    assert kinds == ["adam", "adamw"]
+    assert kinds == ["adam", "adamax", "adamw"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -21,6 +21,7 @@ SCHEMES = ("he_normal", "torch", "xavier_uniform", "orthogonal", "uniform")
 def eight(**changes: Any) -> list[s.Settings]:
     """Eight runs that differ in everything that a stack allows: what is equal in all is in `changes`."""
     reg = changes.pop("reg", s.Reg())
+    schedulers = changes.pop("schedulers", (s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01)))
     optimizer, model = changes.pop("optimizer", s.Adam()), changes.pop("model", s.Mlp(depth=2, width=24))
     return [
         make(
@@ -36,7 +37,7 @@ def eight(**changes: Any) -> list[s.Settings]:
                 crop=s.Crop(i % 2),
             ),
             optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
-            scheduler=(s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01))[i % 3],
+            scheduler=schedulers[i % len(schedulers)],
             data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
             trainer={
                 "epochs": 6,
@@ -50,6 +51,16 @@ def eight(**changes: Any) -> list[s.Settings]:
     ]
 
 
+SCHEDULERS = (
+    s.Plateau(patience=0, factor=0.3, threshold=0.2, monitor="val_accuracy"),
+    s.Plateau(patience=0, factor=0.1, threshold=0.5, warmup=0.2),
+    s.Constant(interval="step", warmup=0.3),
+    s.OneCycle(),
+    s.Table(lrs=[0.01, 0.001]),
+    s.Cyclic(step_size_up=7),
+    s.CosineRestarts(t_0=1, t_mult=2, interval="step"),
+    s.MultiStep(milestones=[1, 3]),
+)
 CASES = {
     "adam": {},
     "sgd": {"optimizer": s.Sgd()},
@@ -68,6 +79,7 @@ CASES = {
     "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},
     "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
     "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
+    "schedulers": {"schedulers": SCHEDULERS},
     "linear": {"model": s.Mlp(depth=0)},
 }
 

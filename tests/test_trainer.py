@@ -14,6 +14,7 @@ from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
 from regrun.rows import CurveRow, EpochRow, LayerRow
+from regrun.schedules import ReduceOnPlateau
 from regrun.stack import new_stack
 from regrun.trainer import epoch_slices
 
@@ -139,6 +140,28 @@ def test_the_lr_written_is_the_lr_used(digits: Source) -> None:
         moved = torch.cat([(after - before).flatten()]).norm()
         assert moved <= lrs[epoch - 1][0] * grad * 1.0001
         assert moved >= lrs[epoch - 1][0] * grad * 0.95  # the bias has the rest of the gradient
+
+
+def test_the_lr_of_a_plateau_falls_after_the_epochs_that_did_not_improve(digits: Source) -> None:
+    """The law of `ReduceOnPlateau`, with the val losses that the run wrote: epoch e + 1 uses what was seen up to e."""
+    scheduler = s.Plateau(patience=1, factor=0.5, threshold=0.05)
+    run = make(optimizer=s.Sgd(lr=0.5), scheduler=scheduler, trainer={"epochs": 25})
+    (rows,), _ = train_rows([run], digits)
+    val = [row.loss for row in rows if isinstance(row, CurveRow) and row.split == "val"]
+    lrs = [(row.lr_first, row.lr_last) for row in rows if isinstance(row, EpochRow)]
+    state, expected = ReduceOnPlateau(scheduler), []
+    for loss in val[1:]:
+        expected.append((0.5 * state.multiplier, 0.5 * state.multiplier))
+        state = state.seen(loss, 0.0)
+    assert lrs == expected
+    assert len(set(lrs)) > 2
+
+
+def test_a_schedule_by_step_is_written_with_its_first_and_last_lr(digits: Source) -> None:
+    scheduler = s.Table(interval="step", lrs=[0.1 / (t + 1) for t in range(100)])
+    (rows,), _ = train_rows([make(scheduler=scheduler, trainer={"epochs": 3, "limit_batches": 5})], digits)
+    lrs = [(row.lr_first, row.lr_last) for row in rows if isinstance(row, EpochRow)]
+    assert lrs == [(0.1 / (5 * e + 1), 0.1 / (5 * e + 5)) for e in range(3)]
 
 
 ACTED = {

@@ -1,8 +1,8 @@
 """The group `optimizer`: what an update is. Decay is a regularizer's, not theirs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from regrun.settings.fields import number, plain
+from regrun.settings.fields import number, numbers, plain
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class Adam:
 
     kind: str = plain("adam")
     lr: float = number(1e-3, "[0, inf)", stackable=True)
-    betas: list[float] = field(
-        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
-    )
+    betas: list[float] = numbers([0.9, 0.999], "[0, 1)", length=2, stackable=True)
     eps: float = number(1e-8, "[0, inf)", stackable=True)
     amsgrad: bool = plain(False)
 
@@ -54,9 +52,7 @@ class NAdam:
 
     kind: str = plain("nadam")
     lr: float = number(2e-3, "[0, inf)", stackable=True)
-    betas: list[float] = field(
-        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
-    )
+    betas: list[float] = numbers([0.9, 0.999], "[0, 1)", length=2, stackable=True)
     eps: float = number(1e-8, "(0, inf)", stackable=True)
     momentum_decay: float = number(4e-3, "[0, inf)", stackable=True)
 
@@ -67,9 +63,7 @@ class Adamax:
 
     kind: str = plain("adamax")
     lr: float = number(2e-3, "[0, inf)", stackable=True)
-    betas: list[float] = field(
-        default_factory=lambda: [0.9, 0.999], metadata={"interval": "[0, 1)", "length": 2, "stackable": True}
-    )
+    betas: list[float] = numbers([0.9, 0.999], "[0, 1)", length=2, stackable=True)
     eps: float = number(1e-8, "(0, inf)", stackable=True)
 
 
