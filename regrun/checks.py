@@ -67,6 +67,11 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
     trainer = run.trainer
     if run.reg.batchnorm.active and trainer.batch_size == 1:
         yield "trainer.batch_size: batchnorm needs at least 2 examples in a batch, got 1; raise it, or use layernorm"
+    if run.reg.sam.rho > 0 and trainer.accumulate > 1:
+        yield (
+            "trainer.accumulate: reg.sam takes both of its gradients on one batch, "
+            f"got {trainer.accumulate}; raise trainer.batch_size instead"
+        )
     if trainer.device == "mps" and trainer.precision == "bfloat16":
         yield "trainer.precision: bfloat16 is for cpu and cuda here, got device mps; use float32"
 
@@ -103,5 +108,11 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     ragged = train_size % run.trainer.batch_size
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
+    averaging, patience = run.trainer.averaging, run.trainer.early_stopping.patience
+    if averaging.kind != "none" and averaging.start and patience is not None:
+        yield (
+            f"trainer.averaging: begins at {100 * averaging.start:g} % of the epochs; a run that early stopping ends "
+            "before fails: set trainer.early_stopping.patience=null"
+        )
     if run.model.init.scheme in ("zeros", "constant"):
         yield f"model.init.scheme: {run.model.init.scheme} leaves a layer's units identical; it is for demonstration"

@@ -40,7 +40,7 @@ def momentum(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.
 
 def rmsprop(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.RmsProp) -> None:
     """Gradients over their running root mean square (Hinton 2012), in torch's form: eps outside of the root."""
-    if not state:
+    if "square" not in state:
         state["square"] = torch.zeros_like(p)
         if optimizer.centered:
             state["mean"] = torch.zeros_like(p)
@@ -57,7 +57,7 @@ def rmsprop(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.R
 
 def adam(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Adam) -> None:
     """Adam with bias correction (Kingma and Ba 2015); the corrections are in the table's `size` and `floor`."""
-    if not state:
+    if "first" not in state:
         state["first"] = torch.zeros_like(p)
         state["second"] = torch.zeros_like(p)
     first = state["first"].lerp_(g, at["fresh1"])
@@ -70,7 +70,7 @@ def adam(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Adam
 
 def nadam(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.NAdam) -> None:
     """Adam that looks ahead by the next step's momentum (Dozat 2016), with torch's momentum schedule."""
-    if not state:
+    if "first" not in state:
         state["first"] = torch.zeros_like(p)
         state["second"] = torch.zeros_like(p)
     first = state["first"].lerp_(g, at["fresh1"])
@@ -81,7 +81,7 @@ def nadam(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.NAdam) -> N
 
 def adamax(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adamax) -> None:
     """Adam by the infinity norm (Kingma and Ba 2015, section 7.1); as in torch, eps is added to |g|."""
-    if not state:
+    if "first" not in state:
         state["first"] = torch.zeros_like(p)
         state["largest"] = torch.zeros_like(p)
     first = state["first"].lerp_(g, at["fresh1"])
@@ -92,7 +92,7 @@ def adamax(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adamax) ->
 
 def adagrad(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adagrad) -> None:
     """Gradients over the root of the sum of their squares (Duchi et al. 2011), in torch's form: eps after the root."""
-    if not state:
+    if "sum" not in state:
         state["sum"] = torch.zeros_like(p) + at["start"]
     total = state["sum"].addcmul_(g, g)
     p.addcdiv_(g * at["size"], total.sqrt().add_(at["eps"]), value=-1)
@@ -100,7 +100,7 @@ def adagrad(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adagrad) 
 
 def adadelta(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adadelta) -> None:
     """Gradients times recent updates over recent gradients, both root mean squares (Zeiler 2012); lr as in torch."""
-    if not state:
+    if "square" not in state:
         state["square"] = torch.zeros_like(p)
         state["moved"] = torch.zeros_like(p)
     square = state["square"].mul_(at["rho"]).addcmul_(g * at["fresh"], g)
@@ -194,16 +194,21 @@ TABLES: dict[type, Callable[..., Table]] = {
 
 
 def epoch_table(
-    optimizers: Sequence[s.Optimizer], lr: NDArray[np.float64], *, first_step: int, device: torch.device
+    optimizers: Sequence[s.Optimizer],
+    lr: NDArray[np.float64],
+    *,
+    first_step: int,
+    device: torch.device,
+    others: Table | None = None,
 ) -> list[Coefficients]:
     """The coefficients of each step of an epoch, on the device before it begins: no transfer in the loop.
 
-    lr: (S, R) the learning rates; first_step: 1-based count of the epoch's first update. Computed in
-    float64 (bias corrections cancel), stored in float32.
+    lr: (S, R) the learning rates; first_step: 1-based count of the epoch's first update; others: what else
+    changes with the step. Computed in float64 (bias corrections cancel), stored in float32.
     """
     steps, replicas = lr.shape
     t = np.arange(first_step, first_step + steps, dtype=np.float64)[:, None]
-    table = TABLES[type(optimizers[0])](list(optimizers), lr, t) | {"base_lr": lr}
+    table = TABLES[type(optimizers[0])](list(optimizers), lr, t) | {"base_lr": lr} | (others or {})
     stacked = np.stack([np.broadcast_to(column, (steps, replicas)) for column in table.values()], axis=1)
     rows = torch.from_numpy(stacked.astype(np.float32)).to(device).unsqueeze(-1)  # (S, names, R, 1)
     return [dict(zip(table, row.unbind(0), strict=True)) for row in rows.unbind(0)]
@@ -226,6 +231,22 @@ def proximal_l1(weights: Tensor, at: Coefficients, value: Tensor) -> None:
     """
     threshold = at["base_lr"] * value
     weights.copy_(weights.sign() * (weights.abs() - threshold).clamp_(min=0))
+
+
+def max_norm(weight: Tensor, limit: Tensor) -> Tensor:
+    """Scale each unit's incoming weights down to a norm of at most `limit`, in place (Srivastava et al. 2014).
+
+    For a convolution that is the kernel of an output channel. Output units are held, too. weight: (R, out, ...);
+    limit: (R, 1), inf for none. Returns which units were scaled, (R, out).
+    """
+    factors: Tensor = (limit / weight.flatten(2).norm(dim=2)).clamp_(max=1.0)
+    weight.mul_(factors.view(*factors.shape, *[1] * (weight.dim() - 2)))
+    return factors < 1
+
+
+def clip_value(g: Tensor, limit: Tensor) -> None:
+    """Cut each element of g off at +- `limit`, in place, as torch's clip_grad_value_. limit: (R, 1), inf for none."""
+    torch.clamp(g, -limit, limit, out=g)
 
 
 def clip(g: Tensor, limit: Tensor) -> Tensor:

@@ -11,11 +11,16 @@ ACTED = {
     "weight_decay": "parameters that decayed",
     "l2": "mean of the l2 penalty over the measured steps",
     "l1": "mean of the l1 penalty over the measured steps",
+    "max_norm": "share of units whose incoming weights the measured steps scaled down",
+    "sam": "mean distance from the weights to the perturbed ones whose gradient was taken",
     "label_smoothing": "mean entropy of the training targets, nats",
     "noise": "standard deviation of the noise that was added",
     "crop": "share of pixels that cropping changed",
     "flip": "share of images that mirroring changed",
     "grad_clip": "share of the measured steps whose gradient was scaled down",
+    "grad_clip_value": "share of the gradient's elements that the measured steps cut off",
+    "accumulate": "batches per optimizer update",
+    "averaging": "mean distance between the averaged and the current weights at the ends of epochs",
 }
 
 
@@ -56,6 +61,9 @@ class EpochRow:
         "norm of the whole gradient at the epoch's last step, penalties included, before clipping"
     )
     weight_norm: float = column("norm of all parameters at the end of the epoch")
+    averaging_distance: float = column(
+        "norm of averaged minus current weights; not 0 where averaged weights are what is measured, kept and tested"
+    )
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
     seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")

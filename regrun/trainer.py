@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regrun import grouping, measure, metrics, optim, schedules, stopping
+from regrun import averaging, grouping, measure, metrics, optim, schedules, stopping
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
@@ -95,14 +95,18 @@ def train(
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
         report = _train_epoch(stack, progress, epoch, deadline) if epoch > 0 else None
-        pruned = (yield list(_close_epoch(stack, progress, epoch, report))) or set()
+        with stack.averaged() as distances:
+            rows = list(_close_epoch(stack, progress, epoch, report, distances))
+        pruned = (yield rows) or set()
         for p in progress:
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
             if p.stop_reason is None and p.run_id in pruned:
                 p.stop_reason = "pruned"
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
         if ended:
-            yield from _finish(stack.select(ended), [progress[r] for r in ended])
+            leaving = stack.select(ended)
+            with leaving.averaged():
+                yield from _finish(leaving, [progress[r] for r in ended])
             going = [r for r in range(len(progress)) if r not in ended]
             if not going:
                 return
@@ -128,26 +132,33 @@ def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: f
     first, batches = stack.runs[0], stack.batches
     order, augmenters = batches.order(epoch), batches.augmenters(epoch)
     slices = epoch_slices(first, order.shape[1])
-    lr = _lr_table(progress, epoch, len(slices))
+    every = first.trainer.accumulate
+    updates = [slices[i : i + every] for i in range(0, len(slices), every)]
+    lr = _lr_table(progress, epoch, len(updates))
     optimizers = [r.optimizer for r in stack.runs]
-    table = optim.epoch_table(optimizers, lr, first_step=progress[0].step + 1, device=stack.device)
+    others = {"average": _average_table(stack.runs, epoch, len(updates))} if stack.averages else {}
+    first_step = progress[0].step + 1
+    table = optim.epoch_table(optimizers, lr, first_step=first_step, device=stack.device, others=others)
     streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
-    losses = torch.empty(len(slices), len(stack), device=stack.device)
+    losses = torch.empty(len(updates), len(stack), device=stack.device)
     meter, taken = Meter(), 0
-    for (begin, end), at in zip(slices, table, strict=True):
-        is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
+    for (*held, (begin, end)), at in zip(updates, table, strict=True):
+        is_last = taken == len(updates) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
+        for held_begin, held_end in held:
+            stack.hold(*batches.train_batch(order[:, held_begin:held_end], augmenters, watch), streams, watch)
         x, targets = batches.train_batch(order[:, begin:end], augmenters, watch)
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:
+            meter.add("accumulate", torch.full((len(stack),), len(slices) / len(updates)))
             break
         if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
             break
     return EpochReport(
         losses=losses[:taken].cpu(),
         seconds=time.monotonic() - start,
-        examples=slices[taken - 1][1],
+        examples=updates[taken - 1][-1][1],
         lr=lr[:taken],
         penalty=penalty.tolist(),
         grad_norm=norms.tolist(),
@@ -170,7 +181,15 @@ def _lr_table(progress: list[Progress], epoch: int, steps: int) -> NDArray[np.fl
     return np.stack(columns, axis=1)
 
 
-def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None) -> Iterator[Row]:
+def _average_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.float64]:
+    """(S, R) how far every step of an epoch moves the averaged weights."""
+    own = [(r.trainer.averaging, r.trainer.epochs) for r in runs]
+    return np.stack([averaging.epoch_weights(a, epoch=epoch, epochs=e, steps=steps) for a, e in own], axis=1)
+
+
+def _close_epoch(
+    stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None, distances: list[float]
+) -> Iterator[Row]:
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
@@ -184,7 +203,9 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
             p.step += len(report.losses)
             p.lrs += [float(report.lr[0, r]), float(report.lr[-1, r])]
             _note_acted(p, meter, r)
-            yield _epoch_row(p, report, epoch, r, norms[r])
+            if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
+                p.acted.setdefault("averaging", []).append(distances[r])
+            yield _epoch_row(p, report, epoch, r, norms[r], distances[r])
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
@@ -197,7 +218,7 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
             p.best = stack.weights_of(r)
 
 
-def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float) -> EpochRow:
+def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float, distance: float) -> EpochRow:
     return EpochRow(
         run_id=p.run_id,
         epoch=epoch,
@@ -207,6 +228,7 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
         objective=report.losses[:, r].double().mean().item(),
         grad_norm=report.grad_norm[r],
         weight_norm=weight_norm,
+        averaging_distance=distance,
         penalty=report.penalty[r],
         seconds=report.seconds,
         examples_per_second=report.examples / report.seconds,

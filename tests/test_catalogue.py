@@ -15,7 +15,7 @@ OPTIONS = {
     "model": ["linear", "shallow", "wide", "deep", "residual", "cnn"],
     "reg": [
         *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
-        *("label_smoothing", "noise", "crop", "flip"),
+        *("max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
     "scheduler": [

@@ -58,6 +58,8 @@ LINES = [
     "data=fashion_mnist data.val_size=6000",
     "data.val_size=1e2 data.train_size=500",
     "trainer.early_stopping={patience:3,min_delta:1e-3}",
+    "trainer.accumulate=4 trainer.averaging={kind:ema,decay:0.9} trainer.grad_clip_value=0.5",
+    "reg=[max_norm,sam] trainer.averaging.kind=swa trainer.averaging.start=0.5",
     "trainer.grad_clip=1 trainer.time_limit=null trainer.epochs=3.0",
     "seed=3 seeds.init=${seed}",
     "seed=2 seeds={init:1,order:${seed}}",

@@ -16,7 +16,7 @@ LAYERS = [
     "errors paths settings.fields",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
-    "layers initializers augment schedules metrics stopping streams objective meter rows records",
+    "layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
     "checks config conversion dictionary grouping help",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",

@@ -71,6 +71,8 @@ ACTIVE = {
     "l2": s.L2(0.01),
     "l1": s.L1(0.01),
     "proximal l1": s.L1(0.01, mode="proximal"),
+    "max_norm": s.MaxNorm(1.0),
+    "sam": s.Sam(0.05),
     "label_smoothing": s.LabelSmoothing(0.1),
     "noise": s.Noise(0.5),
     "crop": s.Crop(2),

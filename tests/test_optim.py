@@ -261,6 +261,37 @@ def test_only_the_proximal_step_finds_the_zeros_of_a_lasso(proximal: bool, zeros
     assert w[0, 5:].abs().max().item() < 0.1
 
 
+def test_clipping_by_value_is_torchs() -> None:
+    g, limits = normal(3, SIZE, dtype=torch.float32), [0.1, 1.0, torch.inf]
+    ours = g.clone()
+    optim.clip_value(ours, torch.tensor(limits).unsqueeze(1))
+    for row, limit, mine in zip(g, limits, ours, strict=True):
+        parameter = torch.zeros(SIZE, requires_grad=True)
+        parameter.grad = row.clone()
+        torch.nn.utils.clip_grad_value_([parameter], limit)
+        assert torch.equal(mine, parameter.grad)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 2, 3, 3)], ids=["dense", "conv"])
+def test_max_norm_projects_each_units_weights_onto_the_ball(shape: tuple[int, ...]) -> None:
+    """As torch.renorm by unit; what is inside of the ball stays as it is, to the bit."""
+    weight, limits = normal(3, *shape, dtype=torch.float32), [2.0, 3.0, torch.inf]
+    ours = weight.clone()
+    scaled = optim.max_norm(ours, torch.tensor(limits).unsqueeze(1))
+    for before, after, limit, units in zip(weight, ours, limits, scaled, strict=True):
+        outside = before.flatten(1).norm(dim=1) > limit
+        assert torch.equal(units, outside)
+        assert torch.equal(after[~outside], before[~outside])
+        torch.testing.assert_close(after, torch.renorm(before, 2, 0, limit) if limit < torch.inf else before)
+    assert scaled[0].any() and not scaled[2].any()
+
+
+def test_a_unit_without_weights_stays_without() -> None:
+    weight = torch.zeros(1, 3, 4)
+    assert not optim.max_norm(weight, torch.tensor([[1.0]])).any()
+    assert torch.equal(weight, torch.zeros(1, 3, 4))
+
+
 def test_clipping_is_torchs() -> None:
     """Far above the limit, on it, below it, and no limit at all."""
     g = normal(4, SIZE, dtype=torch.float32)

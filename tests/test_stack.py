@@ -21,6 +21,7 @@ SCHEMES = ("he_normal", "torch", "xavier_uniform", "orthogonal", "uniform")
 def eight(**changes: Any) -> list[s.Settings]:
     """Eight runs that differ in everything that a stack allows: what is equal in all is in `changes`."""
     reg = changes.pop("reg", s.Reg())
+    trainer, cycled = changes.pop("trainer", {}), changes.pop("cycled", {})
     schedulers = changes.pop("schedulers", (s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01)))
     optimizer, model = changes.pop("optimizer", s.Adam()), changes.pop("model", s.Mlp(depth=2, width=24))
     return [
@@ -35,6 +36,7 @@ def eight(**changes: Any) -> list[s.Settings]:
                 l1=replace(reg.l1, value=(0.0, 0.0001, 0.0)[i % 3]),
                 noise=s.Noise((0.0, 0.1)[i % 2]),
                 crop=s.Crop(i % 2),
+                **{name: values[i % len(values)] for name, values in cycled.items()},
             ),
             optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
             scheduler=schedulers[i % len(schedulers)],
@@ -44,6 +46,7 @@ def eight(**changes: Any) -> list[s.Settings]:
                 "batch_size": changes.get("batch_size", 64),
                 "early_stopping": s.EarlyStopping(patience=(1, 3, None)[i % 3], min_delta=(1.0, 0.5, 0.0)[i % 3]),
                 "grad_clip": (None, 1.0)[i % 2],
+                **{name: values[i % len(values)] for name, values in trainer.items()},
             },
             seed=i,
         )
@@ -60,6 +63,12 @@ SCHEDULERS = (
     s.Cyclic(step_size_up=7),
     s.CosineRestarts(t_0=1, t_mult=2, interval="step"),
     s.MultiStep(milestones=[1, 3]),
+)
+AVERAGING = (
+    s.Averaging(),
+    s.Averaging(kind="ema", decay=0.9),
+    s.Averaging(kind="swa", start=0.0),
+    s.Averaging(kind="ema", decay=0.99, start=0.1),
 )
 CASES = {
     "adam": {},
@@ -80,6 +89,15 @@ CASES = {
     "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
     "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
     "schedulers": {"schedulers": SCHEDULERS},
+    "accumulate": {"trainer": {"accumulate": [3], "grad_clip_value": [None, 0.01, 0.1]}},
+    "averaging": {"trainer": {"averaging": AVERAGING}},
+    "averaging batchnorm": {
+        "trainer": {"averaging": AVERAGING, "accumulate": [2]},
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
+    },
+    "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
+    "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
+    "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "linear": {"model": s.Mlp(depth=0)},
 }
 

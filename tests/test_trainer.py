@@ -13,6 +13,7 @@ from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
+from regrun.models.export import export
 from regrun.rows import CurveRow, EpochRow, LayerRow
 from regrun.schedules import ReduceOnPlateau
 from regrun.stack import new_stack
@@ -171,6 +172,8 @@ ACTED = {
     "weight_decay": (s.Reg(weight_decay=s.WeightDecay(0.1)), 64 * 24 + 24 * 24 + 24 * 10, 64 * 24 + 24 * 24 + 24 * 10),
     "l2": (s.Reg(l2=s.L2(0.01)), 0.1, 10),
     "l1": (s.Reg(l1=s.L1(0.001)), 0.1, 10),
+    "max_norm": (s.Reg(max_norm=s.MaxNorm(1.0)), 0.1, 1),
+    "sam": (s.Reg(sam=s.Sam(0.05)), 0.0499, 0.0501),
     "label_smoothing": (s.Reg(label_smoothing=s.LabelSmoothing(0.1)), 0.500287, 0.500289),
     "noise": (s.Reg(noise=s.Noise(0.2)), 0.19, 0.21),
     "crop": (s.Reg(crop=s.Crop(1)), 0.2, 0.8),
@@ -198,6 +201,87 @@ def test_what_was_asked_for_and_never_ran_is_a_failure(digits: Source) -> None:
 def test_clipping_that_never_binds_is_reported_as_zero(digits: Source) -> None:
     ends = [train_rows([make(trainer={"grad_clip": limit})], digits)[1][0] for limit in (1e9, 1e-9)]
     assert [end.outcome.acted["grad_clip"] for end in ends] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_accumulated_batches_are_one_large_batch(limit: int | None, digits: Source) -> None:
+    """To rounding: 1,150 examples in batches of 50 by four, the last group incomplete, or batches of 200."""
+    reg = s.Reg(l2=s.L2(0.01))
+    small = make(
+        reg=reg,
+        optimizer=s.Momentum(lr=0.1),
+        trainer={"batch_size": 50, "accumulate": 4, "limit_batches": limit},
+    )
+    (few,), (end,) = train_rows([small], digits)
+    assert end.outcome.acted["accumulate"] == pytest.approx(23 / 6 if limit is None else 7 / 2)
+    if limit is not None:
+        assert [row.step for row in few if isinstance(row, EpochRow)] == [2, 4]
+        return
+    large = make(reg=reg, optimizer=s.Momentum(lr=0.1), trainer={"batch_size": 200})
+    (many,), (other,) = train_rows([large], digits)
+    for name, weight in end.last.items():
+        torch.testing.assert_close(weight, other.last[name], rtol=0, atol=1e-5)
+    for one, two in zip(few, many, strict=True):
+        assert (one.epoch, getattr(one, "step", None)) == (two.epoch, getattr(two, "step", None))
+        if isinstance(one, EpochRow):
+            assert one.objective == pytest.approx(two.objective, rel=1e-5)
+            assert one.grad_norm == pytest.approx(two.grad_norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("normed", [False, True], ids=["plain", "batchnorm"])
+def test_sam_steps_by_the_gradient_at_the_perturbed_weights(normed: bool, digits: Source) -> None:
+    """Foret et al.'s two passes by autograd on an exported network, for three steps of sgd."""
+    reg = s.Reg(sam=s.Sam(0.1), batchnorm=s.BatchNorm(active=normed))
+    run = make(reg=reg, optimizer=s.Sgd(lr=0.1), trainer={"epochs": 1, "limit_batches": 3})
+    own = split(digits, run.data, run.seeds)
+    stack = new_stack([run], Batches(digits, [own], [run], torch.device("cpu")))
+    scaled = stack.weights_of(0) | {"input.offset": own.offset, "input.scale": own.scale}
+    network = export(stack.ops, scaled, dict.fromkeys(("input", "hidden1", "hidden2"), 0.0)).train()
+    parameters = list(network.parameters())
+    for indices in stack.batches.order(1)[0].split(64)[:3]:
+
+        def gradient(rows: torch.Tensor = indices) -> list[torch.Tensor]:
+            loss = torch.nn.functional.cross_entropy(network(digits.inputs[rows]), digits.targets[rows])
+            return list(torch.autograd.grad(loss, parameters))
+
+        uphill = gradient()
+        norm = torch.cat([g.flatten() for g in uphill]).norm()
+        statistics = {name: b.clone() for name, b in network.named_buffers()}
+        with torch.no_grad():
+            for p, g in zip(parameters, uphill, strict=True):
+                p.add_(0.1 * g / norm)
+        there = gradient()
+        with torch.no_grad():
+            for p, g, g_there in zip(parameters, uphill, there, strict=True):
+                p.sub_(0.1 * g / norm).sub_(0.1 * g_there)
+            for name, buffer in network.named_buffers():
+                buffer.copy_(statistics[name])
+    _, (end,) = train_rows([run], digits)
+    for name, weight in network.state_dict().items():
+        if name in end.last:
+            torch.testing.assert_close(end.last[name], weight, rtol=0, atol=1e-5)
+
+
+def test_max_norm_holds_for_every_unit_at_every_epoch(digits: Source) -> None:
+    run = make(model=s.Cnn(widths=[4]), reg=s.Reg(max_norm=s.MaxNorm(0.7)), optimizer=s.Adam(lr=0.01))
+    _, (end,) = train_rows([run], digits)
+    for weights in (end.best, end.last):
+        for name in ("conv1.weight", "output.weight"):
+            assert weights[name].flatten(1).norm(dim=1).max().item() <= 0.7 * (1 + 1e-6)
+    assert end.outcome.acted["max_norm"] is not None and end.outcome.acted["max_norm"] > 0.5
+
+
+def test_clipping_by_value_bounds_each_element_of_a_step(digits: Source) -> None:
+    """With sgd no weight moves by more than lr * limit in a step; a limit that never binds changes nothing."""
+    sgd, one_step = s.Sgd(lr=0.1), {"epochs": 1, "limit_batches": 1}
+    runs = [make(optimizer=sgd, trainer=one_step | {"grad_clip_value": v}) for v in (1e-3, 1e9, None)]
+    start = train_rows([make(trainer={"epochs": 0})], digits)[1][0].last
+    ends = [train_rows([run], digits)[1][0] for run in runs]
+    moved = max((ends[0].last[name] - start[name]).abs().max().item() for name in start)
+    assert moved == pytest.approx(1e-4, rel=1e-2)
+    assert all(torch.equal(ends[1].last[name], ends[2].last[name]) for name in start)
+    figures = [end.outcome.acted["grad_clip_value"] for end in ends]
+    assert figures[0] is not None and figures[0] > 0.1 and figures[1:] == [0.0, None]
 
 
 def test_layer_rows_show_the_gradient_vanish_with_depth(digits: Source) -> None:

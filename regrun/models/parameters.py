@@ -37,6 +37,10 @@ class Parameters:
         """The slots of a tensor laid out like `flat`, by name: (R, *shape) each."""
         return {s.name: self._view(flat, s) for s in self.order}
 
+    def weights(self) -> list[Tensor]:
+        """The weight matrices and kernels, (R, out, ...) each."""
+        return [self._view(self.flat, s) for s in self.order if s.role == "weight"]
+
     def _view(self, flat: Tensor, slot: Slot) -> Tensor:
         start, size = self.starts[slot.name], math.prod(slot.shape)
         return flat[:, start : start + size].view(-1, *slot.shape).detach()

@@ -55,6 +55,20 @@ class L1:
 
 
 @dataclass(frozen=True)
+class MaxNorm:
+    """The largest norm of each unit's incoming weights, biases aside; null for none."""
+
+    value: float | None = number(None, "(0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Sam:
+    """Radius in which sharpness-aware minimization looks for the worst weights: each step takes two gradients."""
+
+    rho: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
 class LabelSmoothing:
     """Share of the target's mass that is spread evenly over all classes."""
 
@@ -92,6 +106,8 @@ class Reg:
     weight_decay: WeightDecay = group(WeightDecay)
     l2: L2 = group(L2)
     l1: L1 = group(L1)
+    max_norm: MaxNorm = group(MaxNorm)
+    sam: Sam = group(Sam)
     label_smoothing: LabelSmoothing = group(LabelSmoothing)
     noise: Noise = group(Noise)
     crop: Crop = group(Crop)

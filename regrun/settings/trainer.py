@@ -18,13 +18,29 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """Weights that are averaged beside training, and measured, kept and tested in place of the last ones.
+
+    `ema` averages steps, `swa` the ends of epochs, from a share `start` of the epochs on; null is 0 for ema, 0.75 for
+    swa. Batch norm's statistics are then estimated anew on train.
+    """
+
+    kind: str = choice("none", ("none", "ema", "swa"))
+    decay: float = number(0.999, "[0, 1)")
+    start: float | None = number(None, "[0, 1)")
+
+
+@dataclass(frozen=True)
 class Trainer:
     """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`."""
 
     epochs: int = number(100, "[0, inf)")
     batch_size: int = number(64, "[1, inf)")
     early_stopping: EarlyStopping = group(EarlyStopping, stackable=True)
+    accumulate: int = number(1, "[1, inf)")
     grad_clip: float | None = number(None, "(0, inf)", stackable=True)
+    grad_clip_value: float | None = number(None, "(0, inf)", stackable=True)
+    averaging: Averaging = group(Averaging, stackable=True)
     precision: str = choice("float32", ("float32", "bfloat16"))
     limit_batches: int | None = number(None, "[1, inf)")
     time_limit: float | None = number(None, "(0, inf)")
