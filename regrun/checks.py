@@ -108,11 +108,11 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     ragged = train_size % run.trainer.batch_size
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
-    averaging, patience = run.trainer.averaging, run.trainer.early_stopping.patience
-    if averaging.kind != "none" and averaging.start and patience is not None:
+    averaging, early = run.trainer.averaging, run.trainer.early_stopping
+    if averaging.kind != "none" and averaging.start and (early.patience is not None or early.rule != "patience"):
         yield (
             f"trainer.averaging: begins at {100 * averaging.start:g} % of the epochs; a run that early stopping ends "
-            "before fails: set trainer.early_stopping.patience=null"
+            "before fails: set trainer.early_stopping={rule:patience,patience:null}"
         )
     if run.model.init.scheme in ("zeros", "constant"):
         yield f"model.init.scheme: {run.model.init.scheme} leaves a layer's units identical; it is for demonstration"

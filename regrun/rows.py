@@ -103,7 +103,9 @@ class Outcome:
 
     run_id: str = column("the run")
     status: str = column("ok, diverged, failed, oom or interrupted")
-    stop_reason: str = column("max_epochs, patience, pruned, diverged, time_limit, interrupted or failed")
+    stop_reason: str = column(
+        "max_epochs, patience, gap, generalization_loss, pruned, diverged, time_limit, interrupted or failed"
+    )
     num_parameters: int | None = optional("trained parameters")
     best_epoch: int | None = optional("epoch with the best monitored val figure; its weights are the result")
     last_epoch: int | None = optional("last epoch that was trained to its end")

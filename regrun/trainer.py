@@ -24,8 +24,9 @@ from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
 from regrun.schedules import ReduceOnPlateau
 from regrun.settings import Plateau, Settings, requested
 from regrun.stack import Stack, new_stack
-from regrun.stopping import Patience
+from regrun.stopping import Stopping
 
+EARLY = ("patience", "gap", "generalization_loss", "pruned")  # reasons for which a run ends before its epochs do
 LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
 
 Weights = dict[str, Tensor]
@@ -46,7 +47,7 @@ class Progress:
 
     run_id: str
     settings: Settings
-    patience: Patience
+    stopping: Stopping
     plateau: ReduceOnPlateau | None = None
     train: list[Score] = field(default_factory=list)
     val: list[Score] = field(default_factory=list)
@@ -89,7 +90,7 @@ def train(
     limit = runs[0].trainer.time_limit
     deadline = math.inf if limit is None else time.monotonic() + limit
     stack = new_stack(runs, Batches(source, splits, runs, device))
-    progress = [Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
+    progress = [Progress(i, r, stopping.stopping(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
     for p in progress:
         p.plateau = ReduceOnPlateau(p.settings.scheduler) if isinstance(p.settings.scheduler, Plateau) else None
     epochs = runs[0].trainer.epochs
@@ -211,10 +212,11 @@ def _close_epoch(
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **asdict(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
-        p.patience = p.patience.seen(monitored, epoch)
+        gap = train[r].accuracy - val[r].accuracy
+        p.stopping = p.stopping.seen(monitored, epoch, gap=gap, val_loss=val[r].loss)
         if p.plateau is not None and epoch > 0:
             p.plateau = p.plateau.seen(val[r].loss, val[r].accuracy)
-        if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
+        if p.stopping.best.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
 
 
@@ -261,8 +263,8 @@ def _note_acted(p: Progress, meter: Meter, r: int) -> None:
 
 def _reason(p: Progress, epoch: int, epochs: int, deadline: float) -> str | None:
     """Why a run ends after `epoch`, or None."""
-    if p.patience.is_over:
-        return "patience"
+    if p.stopping.rule.is_over:
+        return p.settings.trainer.early_stopping.rule
     if epoch == epochs:
         return "max_epochs"
     return "time_limit" if time.monotonic() >= deadline else None
@@ -285,7 +287,7 @@ def _to_cpu(weights: Weights) -> Weights:
 
 
 def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
-    best, last, epochs = max(p.patience.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
+    best, last, epochs = max(p.stopping.best.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
     sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
     diverged = p.stop_reason == "diverged"
     diagnosis = metrics.diagnose(
@@ -307,7 +309,7 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         last_epoch=last,
         last_step=p.step,
         diverged_step=p.diverged_step,
-        epochs_saved=epochs - last if p.stop_reason in ("patience", "pruned") else 0,
+        epochs_saved=epochs - last if p.stop_reason in EARLY else 0,
         train_loss_best=p.train[best].loss,
         train_loss_last=p.train[last].loss,
         train_accuracy_best=p.train[best].accuracy,

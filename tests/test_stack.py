@@ -70,6 +70,11 @@ AVERAGING = (
     s.Averaging(kind="swa", start=0.0),
     s.Averaging(kind="ema", decay=0.99, start=0.1),
 )
+RULES = (
+    s.EarlyStopping(rule="gap", gap=0.01),
+    s.EarlyStopping(rule="generalization_loss", alpha=1.0),
+    s.EarlyStopping(patience=1, min_delta=0.2, smoothing=0.7),
+)
 CASES = {
     "adam": {},
     "sgd": {"optimizer": s.Sgd()},
@@ -98,6 +103,7 @@ CASES = {
     "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
     "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
     "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "stopping": {"trainer": {"early_stopping": RULES}},
     "linear": {"model": s.Mlp(depth=0)},
 }
 

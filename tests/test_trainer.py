@@ -32,6 +32,32 @@ def test_early_stopping_gives_the_first_rows_of_the_run_without_it(digits: Sourc
     assert whole.outcome.stop_reason == "max_epochs" and whole.outcome.last_epoch == 40
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        s.EarlyStopping(rule="gap", gap=0.02),
+        s.EarlyStopping(rule="generalization_loss", alpha=2.0),
+        s.EarlyStopping(patience=2, smoothing=0.5),
+    ],
+    ids=["gap", "generalization_loss", "smoothed"],
+)
+def test_every_rule_gives_the_first_rows_of_the_run_without_it(rule: s.EarlyStopping, digits: Source) -> None:
+    long = make(optimizer=s.Adam(lr=0.01), trainer={"epochs": 40})
+    (all_rows,), _ = train_rows([long], digits)
+    (rows,), (end,) = train_rows([replace(long, trainer=replace(long.trainer, early_stopping=rule))], digits)
+    last = end.outcome.last_epoch
+    assert end.outcome.stop_reason == rule.rule and last < 40 and end.outcome.epochs_saved == 40 - last
+    assert rows == [row for row in all_rows if row.epoch <= last]
+    curves = {(r.epoch, r.split): r for r in rows if isinstance(r, CurveRow)}
+    gaps = [curves[e, "train"].accuracy - curves[e, "val"].accuracy for e in range(last + 1)]
+    losses = [curves[e, "val"].loss for e in range(last + 1)]
+    if rule.rule == "gap":
+        assert gaps[-1] > 0.02 >= max(gaps[:-1])
+    if rule.rule == "generalization_loss":
+        assert losses[-1] > 1.02 * min(losses)
+    assert end.outcome.best_epoch == losses.index(min(losses))
+
+
 def test_the_best_weights_are_kept_also_when_epochs_end_the_run(digits: Source) -> None:
     run = make(optimizer=s.Adam(lr=0.03), trainer={"epochs": 12})
     (rows,), (end,) = train_rows([run], digits)

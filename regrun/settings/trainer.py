@@ -9,12 +9,21 @@ PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after `patience` epochs without an improvement of more than `min_delta`; null trains to the end."""
+    """Stop after `patience` epochs without an improvement of more than `min_delta`; null trains to the end.
 
+    Other rules: `gap`, as soon as train accuracy leads val accuracy by more than `gap`; `generalization_loss`, as
+    soon as val loss is more than `alpha` percent above its lowest. Each judges its figure's exponential moving
+    average with weight `smoothing` on the past; the best epoch is that of the monitored figure itself.
+    """
+
+    rule: str = choice("patience", ("patience", "gap", "generalization_loss"))
     patience: int | None = number(10, "[1, inf)")
     min_delta: float = number(0.0, "[0, inf)")
     monitor: str = choice("val_loss", ("val_loss", "val_accuracy"))
     mode: str = choice("auto", ("auto", "min", "max"))
+    gap: float = number(0.05, "[0, 1)")
+    alpha: float = number(5.0, "(0, inf)")
+    smoothing: float = number(0.0, "[0, 1)")
 
 
 @dataclass(frozen=True)
