@@ -125,7 +125,10 @@ class Outcome:
     test_accuracy_best: float | None = optional("test accuracy of the best epoch's weights")
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
     gap: float | None = optional("train minus val accuracy at the best epoch")
-    diagnosis: str | None = optional("underfit, overfit, still_improving, diverged, untrained or ok")
+    oscillation: float | None = optional(
+        "deviation of train loss from a straight line over the last fifth of the epochs (at least 5), over its mean"
+    )
+    diagnosis: str | None = optional("underfit, overfit, oscillating, still_improving, diverged, untrained or ok")
     advice: str | None = optional("the diagnosis in a sentence")
     train_size: int | None = optional("training examples")
     val_size: int | None = optional("validation examples")

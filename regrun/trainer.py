@@ -323,6 +323,7 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         test_accuracy_best=test_best.accuracy,
         test_accuracy_last=test_last.accuracy,
         gap=p.train[best].accuracy - p.val[best].accuracy,
+        oscillation=metrics.oscillation([s.loss for s in p.train]),
         diagnosis=diagnosis.word,
         advice=diagnosis.sentence,
         train_size=sizes["train"],
