@@ -26,16 +26,18 @@ def sgd(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Sgd) -> None:
 def momentum(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.Momentum) -> None:
     """Heavy ball (Polyak 1964) or Nesterov's, in torch's convention: v = m v + (1 - dampening) g; p - lr v.
 
-    The lectures put lr inside of v, which differs once lr changes.
+    In the lectures' convention, v = m v + lr g; p - v: the same at a constant lr, but an lr that changes does not
+    change what is under way. `inner` and `size` are 1 and lr, or lr and 1.
     """
+    entering = g * at["inner"] if "inner" in at else g
     if "velocity" not in state:
-        state["velocity"] = g.clone()  # torch starts from the first gradient, undampened
+        state["velocity"] = entering.clone()  # torch starts from the first gradient, undampened
     else:
-        state["velocity"].mul_(at["momentum"]).addcmul_(g, at["fresh"])
+        state["velocity"].mul_(at["momentum"]).addcmul_(entering, at["fresh"])
     velocity = state["velocity"]
     if optimizer.kind == "nesterov":
-        velocity = torch.addcmul(g, velocity, at["momentum"])
-    p.addcmul_(velocity, at["lr"], value=-1)
+        velocity = torch.addcmul(entering, velocity, at["momentum"])
+    p.addcmul_(velocity, at["size"], value=-1)
 
 
 def rmsprop(p: Tensor, g: Tensor, state: State, at: Coefficients, optimizer: s.RmsProp) -> None:
@@ -111,7 +113,9 @@ def adadelta(p: Tensor, g: Tensor, state: State, at: Coefficients, _: s.Adadelta
 
 def _momentum_table(runs: list[s.Momentum], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:
     fresh = [1 - o.dampening if o.momentum else 1.0 for o in runs]  # torch ignores dampening at momentum 0
-    return {"lr": lr, "momentum": _row(o.momentum for o in runs), "fresh": _row(fresh)}
+    table = {"size": lr, "momentum": _row(o.momentum for o in runs), "fresh": _row(fresh)}
+    inside = np.array([[o.convention == "lecture" for o in runs]])
+    return table | ({"inner": np.where(inside, lr, 1.0), "size": np.where(inside, 1.0, lr)} if inside.any() else {})
 
 
 def _rmsprop_table(runs: list[s.RmsProp], lr: NDArray[np.float64], _: NDArray[np.float64]) -> Table:

@@ -1,5 +1,6 @@
 """R runs as one model: parameters, optimizer state and coefficients on a replica axis, and the step that moves them."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,13 +13,21 @@ from regrun.data.batches import ALL, Batches
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Op, Pass, Rates, run, run_back, walk
+from regrun.models.ops import Dropout, Op, Pass, Rates, Slot, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
 
 CACHE_BYTES, GPU_BYTES = 4 << 20, 1 << 30  # of one layer's activations in an evaluation
 
+# Which slots keep their size under each `reg.weight_decay.exclude`, by role.
+UNDECAYED = {
+    "norm_bias": ("bias", "gain", "shift"),
+    "norm_bias_output": ("bias", "gain", "shift"),
+    "norm": ("gain", "shift"),
+    "bias": ("bias",),
+    "none": (),
+}
 Masks = Callable[[str, int], Tensor]
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
@@ -60,13 +69,18 @@ class Stack:
         self.held: tuple[Tensor, Tensor, int] | None = None  # sums over the examples of batches before the step's own
         end = self.params.weights_end
         self.weights = self.params.flat[:, :end]
-        self.decayed = self.weights if reg[0].weight_decay.exclude == "norm_bias" else self.params.flat
+        self.decayed = self.params.stretches(self._is_decayed)
         self.rates = {
             op.name: Rates.of(rates, self.device)
             for op in walk(self.ops)
             if isinstance(op, Dropout) and any(rates := [drop_rate(r, op.name) for r in self.runs])
         }
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
+
+    def _is_decayed(self, slot: Slot) -> bool:
+        exclude = self.runs[0].reg.weight_decay.exclude
+        is_kept_output = exclude == "norm_bias_output" and slot.name == "output.weight"
+        return slot.role not in UNDECAYED[exclude] and not is_kept_output
 
     def _column(self, values: list[float]) -> Tensor | None:
         """(R, 1) on the device, or None where all are 0."""
@@ -291,10 +305,10 @@ class Stack:
 
     def _update(self, g: Tensor, at: optim.Coefficients, meter: Meter | None) -> None:
         if self.decay is not None:
-            optim.decay(self.decayed, at, self.decay)
+            for stretch in self.decayed:
+                optim.decay(stretch, at, self.decay)
             if meter is not None:
-                excluded = self.runs[0].reg.weight_decay.exclude == "norm_bias"
-                count = self.params.num_weights if excluded else self.params.num_parameters
+                count = sum(math.prod(slot.shape) for slot in self.params.slots if self._is_decayed(slot))
                 meter.add("weight_decay", torch.full((len(self),), float(count)))
         optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
         if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":

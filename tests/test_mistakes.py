@@ -102,6 +102,8 @@ MISTAKES = [
     ("trainer.early_stopping.gap=1", "trainer.early_stopping.gap"),
     ("trainer.early_stopping.alpha=0", "trainer.early_stopping.alpha"),
     ("trainer.early_stopping.smoothing=1", "trainer.early_stopping.smoothing"),
+    ("optimizer=momentum optimizer.convention=mine", "optimizer.convention"),
+    ("reg=weight_decay reg.weight_decay.exclude=output", "reg.weight_decay.exclude"),
     ("data=moons data.samples=10", "data.samples"),
     ("optimizer.lr=nan", "optimizer.lr"),
     ("optimizer.lr=inf", "optimizer.lr"),

@@ -93,6 +93,43 @@ def test_off_beside_on_equals_never_asked_for(name: str, digits: Source) -> None
     assert rows[1] != rows[0]
 
 
+DECAYED = {
+    "norm_bias": {"weight"},
+    "norm_bias_output": {"weight"},
+    "norm": {"weight", "bias"},
+    "bias": {"weight", "gain", "shift"},
+    "none": {"weight", "bias", "gain", "shift"},
+}
+
+
+@pytest.mark.parametrize("exclude", DECAYED)
+def test_without_a_gradient_what_decays_shrinks_as_a_power_and_the_rest_stays(exclude: str, digits: Source) -> None:
+    """(1 - lr * value)^t for t = 5 steps of zero gradients, each replica by its own lr and value."""
+    pairs = [(0.1, 0.5), (0.2, 1.0)]
+    runs = [
+        make(
+            reg=s.Reg(weight_decay=s.WeightDecay(value, exclude=exclude), batchnorm=s.BatchNorm(active=True)),
+            optimizer=s.Sgd(lr=lr),
+        )
+        for lr, value in pairs
+    ]
+    splits = [split(digits, r.data, r.seeds) for r in runs]
+    stack = new_stack(runs, Batches(digits, splits, runs, torch.device("cpu")))
+    stack.params.flat.add_(1.0)
+    before = [stack.weights_of(r) for r in (0, 1)]
+    lrs = torch.tensor([[lr] for lr, _ in pairs])
+    with torch.no_grad():
+        for _ in range(5):
+            stack._update(torch.zeros_like(stack.params.flat), {"lr": lrs, "base_lr": lrs}, None)
+    for r, (lr, value) in enumerate(pairs):
+        after = stack.weights_of(r)
+        for slot in stack.params.slots:
+            decays = slot.role in DECAYED[exclude] and (exclude, slot.name) != ("norm_bias_output", "output.weight")
+            factor = (1 - lr * value) ** 5 if decays else 1.0
+            torch.testing.assert_close(after[slot.name], before[r][slot.name] * factor, rtol=1e-6, atol=0)
+            assert decays or torch.equal(after[slot.name], before[r][slot.name])
+
+
 def test_dropout_changes_neither_initial_weights_nor_batch_order(digits: Source) -> None:
     runs = [make(), make(reg=s.Reg(dropout=s.Dropout(rate=0.5)))]
     stacks = [new_stack([r], Batches(digits, [split(digits, r.data, r.seeds)], [r], torch.device("cpu"))) for r in runs]

@@ -143,6 +143,28 @@ def test_every_replica_follows_torchs_own_optimizer_as_lr_changes(rule: str) -> 
     assert_same_path(*both(*RULES[rule], factors[:, None] * np.array(LRS)))
 
 
+def by_convention(convention: str, kind: str, lr: np.ndarray) -> Tensor:
+    optimizers = varied(s.Momentum, {"momentum": [0.9, 0.5, 0.1]}, kind=kind, convention=convention)
+    return both(optimizers, SGD, torch_sgd, lr)[0]
+
+
+@pytest.mark.parametrize("kind", ["momentum", "nesterov"])
+def test_the_lectures_momentum_is_torchs_until_lr_changes(kind: str) -> None:
+    """Its own form, v = m v + lr g; w - v (nesterov: w - lr g - m v), at every lr."""
+    constant = np.tile(LRS, (STEPS, 1))
+    changing = constant * np.where(np.arange(STEPS) < STEPS // 2, 1.0, 0.1)[:, None]
+    assert_same_path(by_convention("lecture", kind, constant), by_convention("torch", kind, constant))
+    lecture, torchs = (by_convention(name, kind, changing) for name in ("lecture", "torch"))
+    assert (lecture - torchs).abs().max().item() > 1e-3
+    start, center, noise = normal(REPLICAS, SIZE), normal(REPLICAS, SIZE, seed=1), normal(STEPS, REPLICAS, SIZE, seed=2)
+    w, v, m = start.clone(), torch.zeros_like(start), torch.tensor([[0.9], [0.5], [0.1]]).double()
+    for lr, jitter in zip(torch.from_numpy(changing).unsqueeze(2), noise, strict=True):
+        g = w - center + jitter
+        v = m * v + lr * g
+        w = w - (v if kind == "momentum" else lr * g + m * v)
+    assert_same_path(lecture, w - start)
+
+
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_adam_after_decoupled_decay_is_torchs_adamw(amsgrad: bool) -> None:
     lr = np.tile(LRS, (STEPS, 1)) * np.linspace(1, 0.1, STEPS)[:, None]

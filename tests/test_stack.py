@@ -21,6 +21,7 @@ SCHEMES = ("he_normal", "torch", "xavier_uniform", "orthogonal", "uniform")
 def eight(**changes: Any) -> list[s.Settings]:
     """Eight runs that differ in everything that a stack allows: what is equal in all is in `changes`."""
     reg = changes.pop("reg", s.Reg())
+    conventions = changes.pop("conventions", ())
     trainer, cycled = changes.pop("trainer", {}), changes.pop("cycled", {})
     schedulers = changes.pop("schedulers", (s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01)))
     optimizer, model = changes.pop("optimizer", s.Adam()), changes.pop("model", s.Mlp(depth=2, width=24))
@@ -30,7 +31,7 @@ def eight(**changes: Any) -> list[s.Settings]:
             reg=replace(
                 reg,
                 dropout=s.Dropout(rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
-                weight_decay=s.WeightDecay((0.0, 0.1)[i % 2]),
+                weight_decay=replace(reg.weight_decay, value=(0.0, 0.1)[i % 2]),
                 label_smoothing=s.LabelSmoothing((0.1, 0.0, 0.0)[i % 3]),
                 l2=s.L2((0.0, 0.001)[i % 2]),
                 l1=replace(reg.l1, value=(0.0, 0.0001, 0.0)[i % 3]),
@@ -38,7 +39,11 @@ def eight(**changes: Any) -> list[s.Settings]:
                 crop=s.Crop(i % 2),
                 **{name: values[i % len(values)] for name, values in cycled.items()},
             ),
-            optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
+            optimizer=replace(
+                optimizer,
+                lr=(0.001, 0.003, 0.01)[i % 3],
+                **({"convention": conventions[i % 3]} if conventions else {}),
+            ),
             scheduler=schedulers[i % len(schedulers)],
             data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
             trainer={
@@ -80,6 +85,8 @@ CASES = {
     "sgd": {"optimizer": s.Sgd()},
     "momentum": {"optimizer": s.Momentum()},
     "nesterov": {"optimizer": s.Momentum(kind="nesterov")},
+    "lecture": {"optimizer": s.Momentum(convention="lecture")},
+    "conventions": {"optimizer": s.Momentum(kind="nesterov"), "conventions": ("torch", "lecture", "lecture")},
     "rmsprop": {"optimizer": s.RmsProp(momentum=0.5, centered=True)},
     "nadam": {"optimizer": s.NAdam()},
     "adamax": {"optimizer": s.Adamax()},
@@ -88,6 +95,12 @@ CASES = {
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "layernorm": {"reg": s.Reg(layernorm=s.LayerNorm(active=True))},
     "proximal": {"reg": s.Reg(l1=s.L1(mode="proximal"))},
+    "decay of all but norms": {
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True), weight_decay=s.WeightDecay(exclude="norm"))
+    },
+    "decay of all but biases": {
+        "reg": s.Reg(layernorm=s.LayerNorm(active=True), weight_decay=s.WeightDecay(exclude="bias"))
+    },
     "residual": {"model": s.Residual(depth=2, width=20), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "odd shapes": {"model": s.Mlp(widths=[37, 21]), "batch_size": 33},
     "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},

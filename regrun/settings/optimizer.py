@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from regrun.settings.fields import number, numbers, plain
+from regrun.settings.fields import choice, number, numbers, plain
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,17 @@ class Sgd:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Gradient descent with momentum, `kind: momentum` (heavy ball) or `nesterov`, in torch's convention."""
+    """Gradient descent with momentum, `kind: momentum` (heavy ball) or `nesterov`.
+
+    `convention` says where lr is: `torch` multiplies the velocity by it, `lecture` each gradient that enters it. They
+    are the same until lr changes; then only torch's changes what is under way, too.
+    """
 
     kind: str = plain("momentum")
     lr: float = number(1e-3, "[0, inf)", stackable=True)
     momentum: float = number(0.9, "[0, 1)", stackable=True)
     dampening: float = number(0.0, "[0, 1]", stackable=True)
+    convention: str = choice("torch", ("torch", "lecture"), stackable=True)
 
 
 @dataclass(frozen=True)

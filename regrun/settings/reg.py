@@ -33,10 +33,13 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class WeightDecay:
-    """Decoupled decay: weights shrink by lr * value each step. null is 0, or 0.01 under adamw."""
+    """Decoupled decay: weights shrink by lr * value each step. null is 0, or 0.01 under adamw.
+
+    `exclude` names what keeps its size: biases, norms' gains and shifts, both, both and the output layer, or nothing.
+    """
 
     value: float | None = number(None, "[0, inf)", stackable=True)
-    exclude: str = choice("norm_bias", ("norm_bias", "none"))
+    exclude: str = choice("norm_bias", ("norm_bias", "norm_bias_output", "norm", "bias", "none"))
 
 
 @dataclass(frozen=True)
