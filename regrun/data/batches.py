@@ -26,7 +26,7 @@ class Batches:
         self.source, self.device = source, device
         # Kept as uint8: a quarter of the memory of float32.
         self.inputs = source.inputs.flatten(1).to(device)
-        self.targets = _per_replica([s.targets for s in splits], torch.int16, device)  # (R, N)
+        self.targets = _per_replica([s.targets for s in splits], torch.int64, device)  # (R, N)
         self.indices = {
             name: _per_replica([getattr(s, name) for s in splits], torch.int32, device)  # (R, n)
             for name in ("train", "val", "test")
@@ -57,7 +57,7 @@ class Batches:
         """(R, n) indices into the source, in the order in which each replica visits its train set."""
         order = torch.empty(self.indices["train"].shape, dtype=torch.int32)
         for row, own, run in zip(order, self.splits, self.runs, strict=True):
-            row.copy_(own.train[epoch_order(run.seeds.order or 0, epoch, len(own.train))])
+            row.copy_(own.train.index_select(0, epoch_order(run.seeds.order or 0, epoch, len(own.train))))
         return order.to(self.device)
 
     def augmenters(self, epoch: int) -> Streams:
@@ -77,7 +77,7 @@ class Batches:
             clean, x = x, augment.noise(x, self.noise, streams["noise"])
             if meter is not None:
                 meter.add("noise", (x - clean).flatten(1).std(1))
-        return x, self.targets.gather(1, indices.long()).long()
+        return x, self.targets.gather(1, indices.long())
 
     def _augmented(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
         images: Tensor = x.unflatten(2, self.source.shape)
@@ -99,7 +99,7 @@ class Batches:
     def eval_batch(self, indices: Tensor, replicas: slice = ALL) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> plain inputs (R, B, D), valid until the next batch, and targets (R, B)."""
         x = self._scaled(self._gathered(indices), replicas)
-        return x, self.targets[replicas].gather(1, indices.long()).long()
+        return x, self.targets[replicas].gather(1, indices.long())
 
     def _gathered(self, indices: Tensor) -> Tensor:
         return self.inputs.index_select(0, indices.flatten()).view(*indices.shape, -1)
