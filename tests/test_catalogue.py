@@ -50,6 +50,12 @@ def test_every_option_trains_two_steps(group: str, option: str) -> None:
     assert [name for name, figure in end.outcome.acted.items() if figure is not None] == wanted
 
 
+def test_max_norm_holds_units_at_its_default(digits: Source) -> None:
+    run = config.jobs(["model=shallow", "reg=max_norm", "trainer.epochs=2"], multirun=False)[0].settings
+    _, (end,) = train_rows([run], digits)
+    assert (end.outcome.acted["max_norm"] or 0) > 0.1
+
+
 @pytest.mark.parametrize("scheme", settings.SCHEMES)
 def test_every_init_scheme_trains(scheme: str, digits: Source) -> None:
     run = config.jobs([f"model.init.scheme={scheme}", "trainer.epochs=1"], multirun=False)[0].settings
