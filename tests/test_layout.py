@@ -27,7 +27,7 @@ LAYERS = [
     "run standing sweepview",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
-    "engines.local engines.plugin",
+    "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice",
     "sweep",
     "cli __main__",
