@@ -6,7 +6,7 @@ itself is in `data_conflicts`.
 
 from collections.abc import Iterator
 
-from regrun.settings import Cnn, Data, Residual, Settings, Toy, hidden_layers, image_side, requested
+from regrun.settings import Cnn, Data, Residual, Scheduler, Settings, Table, Toy, hidden_layers, image_side, requested
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -15,6 +15,7 @@ def conflicts(run: Settings) -> Iterator[str]:
     yield from _model_conflicts(run)
     yield from _data_conflicts(run.data)
     yield from _trainer_conflicts(run)
+    yield from _scheduler_conflicts(run.scheduler, run.trainer.epochs)
 
 
 def _regularizer_conflicts(run: Settings) -> Iterator[str]:
@@ -66,8 +67,23 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
     trainer = run.trainer
     if run.reg.batchnorm.active and trainer.batch_size == 1:
         yield "trainer.batch_size: batchnorm needs at least 2 examples in a batch, got 1; raise it, or use layernorm"
+    if run.reg.sam.rho > 0 and trainer.accumulate > 1:
+        yield (
+            "trainer.accumulate: reg.sam takes both of its gradients on one batch, "
+            f"got {trainer.accumulate}; raise trainer.batch_size instead"
+        )
     if trainer.device == "mps" and trainer.precision == "bfloat16":
         yield "trainer.precision: bfloat16 is for cpu and cuda here, got device mps; use float32"
+
+
+def _scheduler_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
+    if isinstance(scheduler, Table) and not scheduler.lrs:
+        yield "scheduler.lrs: must have at least one learning rate, got []; name them"
+    if scheduler.interval == "epoch" and scheduler.warmup > 0 and epochs > 0 and round(scheduler.warmup * epochs) < 1:
+        yield (
+            f"scheduler.warmup: is less than half of one of {epochs} epochs, got {scheduler.warmup:g}; "
+            "raise it, or use scheduler.interval=step"
+        )
 
 
 def data_conflicts(run: Settings, train_size: int) -> Iterator[str]:
@@ -92,5 +108,11 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     ragged = train_size % run.trainer.batch_size
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
+    averaging, early = run.trainer.averaging, run.trainer.early_stopping
+    if averaging.kind != "none" and averaging.start and (early.patience is not None or early.rule != "patience"):
+        yield (
+            f"trainer.averaging: begins at {100 * averaging.start:g} % of the epochs; a run that early stopping ends "
+            "before fails: set trainer.early_stopping={rule:patience,patience:null}"
+        )
     if run.model.init.scheme in ("zeros", "constant"):
         yield f"model.init.scheme: {run.model.init.scheme} leaves a layer's units identical; it is for demonstration"

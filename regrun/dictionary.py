@@ -68,7 +68,7 @@ def _table(lines: Iterable[tuple[str, str]]) -> str:
 def _settings() -> Iterator[tuple[str, str]]:
     for name, f in settings.all_fields().items():
         group = name.split(".")[0]
-        if f.name == "kind":
+        if name == f"{group}.kind":
             yield name, "one of " + ", ".join(settings.KINDS[group])
         elif "options" in f.metadata:
             yield name, "one of " + ", ".join(f.metadata["options"])

@@ -1,11 +1,14 @@
 """Figures of a run, and what they say in words. Pure functions."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 # The rules' limits, in accuracy. A gap of 5 points is about three standard errors of a val set of 300.
 GAP = 0.05
 HIGH = 0.95
+# Of 90 runs on digits (30 epochs, batches of 4 to 1,024) 73 were at most at 0.22 and 17 at 0.27 or more.
+ZIGZAG = 0.25
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,23 @@ def slope(values: Sequence[float]) -> float:
     return sum((i - center) * (v - mean) for i, v in enumerate(values)) / sum((i - center) ** 2 for i in range(n))
 
 
+def oscillation(losses: Sequence[float]) -> float | None:
+    """How much train loss zig-zags at the end: its deviation from a straight line, as a share of its mean.
+
+    Over the last fifth of the trained epochs (losses[0] is before training), at least five; None where there are
+    fewer, or where a loss is not finite. The deviation is the residual standard error of a least-squares fit.
+    """
+    trained = losses[1:]
+    n = max(5, len(trained) // 5)
+    tail = trained[-n:]
+    mean = sum(tail) / n
+    if len(tail) < n or not math.isfinite(mean) or mean <= 0:
+        return None
+    k, center = slope(tail), (n - 1) / 2
+    squares = sum((loss - mean - k * (i - center)) ** 2 for i, loss in enumerate(tail))
+    return math.sqrt(squares / (n - 2)) / mean
+
+
 def diagnose(
     train_loss: Sequence[float],
     val_loss: Sequence[float],
@@ -38,9 +58,10 @@ def diagnose(
     """What the curves say, one rule after another; the first that holds speaks. Epoch 0 comes first.
 
     diverged: a loss was not finite. untrained: no epoch was trained. still improving: the best epoch is the
-    last one, and both losses fell by more than 1 % over the last five epochs. overfit: at the last epoch val
-    loss is more than 5 % above its best while train loss went on falling, or train accuracy leads val by more
-    than 5 points at the best epoch. underfit: train accuracy there is under 95 %.
+    last one, and both losses fell by more than 1 % over the last five epochs. oscillating: train loss strays by
+    more than 25 % from a straight line at the end, so that what one epoch shows is chance. overfit: at the last
+    epoch val loss is more than 5 % above its best while train loss went on falling, or train accuracy leads val
+    by more than 5 points at the best epoch. underfit: train accuracy there is under 95 %.
     """
     if diverged:
         return Diagnosis("diverged", "diverged: lower the learning rate, or clip the gradient")
@@ -51,6 +72,8 @@ def diagnose(
     falling = all(slope(c[tail:]) * (last - tail) < -0.01 * c[tail] for c in (train_loss, val_loss))
     if best_epoch == last and falling:
         return Diagnosis("still_improving", "still improving when it ended: train longer, or raise the learning rate")
+    if (oscillation(train_loss) or 0) > ZIGZAG:
+        return Diagnosis("oscillating", "oscillating: raise the batch size, or lower the learning rate")
     gap = train_accuracy[best_epoch] - val_accuracy[best_epoch]
     rising = val_loss[last] > 1.05 * val_loss[best_epoch] and train_loss[last] < train_loss[best_epoch]
     if rising or gap > GAP:

@@ -11,11 +11,16 @@ ACTED = {
     "weight_decay": "parameters that decayed",
     "l2": "mean of the l2 penalty over the measured steps",
     "l1": "mean of the l1 penalty over the measured steps",
+    "max_norm": "share of units whose incoming weights the measured steps scaled down",
+    "sam": "mean distance from the weights to the perturbed ones whose gradient was taken",
     "label_smoothing": "mean entropy of the training targets, nats",
     "noise": "standard deviation of the noise that was added",
     "crop": "share of pixels that cropping changed",
     "flip": "share of images that mirroring changed",
     "grad_clip": "share of the measured steps whose gradient was scaled down",
+    "grad_clip_value": "share of the gradient's elements that the measured steps cut off",
+    "accumulate": "batches per optimizer update",
+    "averaging": "mean distance between the averaged and the current weights at the ends of epochs",
 }
 
 
@@ -56,6 +61,9 @@ class EpochRow:
         "norm of the whole gradient at the epoch's last step, penalties included, before clipping"
     )
     weight_norm: float = column("norm of all parameters at the end of the epoch")
+    averaging_distance: float = column(
+        "norm of averaged minus current weights; not 0 where averaged weights are what is measured, kept and tested"
+    )
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
     seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")
@@ -124,7 +132,9 @@ class Outcome:
 
     run_id: str = column("the run")
     status: str = column("ok, diverged, failed, oom or interrupted")
-    stop_reason: str = column("max_epochs, patience, pruned, diverged, time_limit, interrupted or failed")
+    stop_reason: str = column(
+        "max_epochs, patience, gap, generalization_loss, pruned, diverged, time_limit, interrupted or failed"
+    )
     num_parameters: int | None = optional("trained parameters")
     best_epoch: int | None = optional("epoch with the best monitored val figure; its weights are the result")
     last_epoch: int | None = optional("last epoch that was trained to its end")
@@ -144,7 +154,10 @@ class Outcome:
     test_accuracy_best: float | None = optional("test accuracy of the best epoch's weights")
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
     gap: float | None = optional("train minus val accuracy at the best epoch")
-    diagnosis: str | None = optional("underfit, overfit, still_improving, diverged, untrained or ok")
+    oscillation: float | None = optional(
+        "deviation of train loss from a straight line over the last fifth of the epochs (at least 5), over its mean"
+    )
+    diagnosis: str | None = optional("underfit, overfit, oscillating, still_improving, diverged, untrained or ok")
     advice: str | None = optional("the diagnosis in a sentence")
     train_size: int | None = optional("training examples")
     val_size: int | None = optional("validation examples")

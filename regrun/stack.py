@@ -1,6 +1,8 @@
 """R runs as one model: parameters, optimizer state and coefficients on a replica axis, and the step that moves them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,13 +13,22 @@ from regrun.data.batches import ALL, Batches
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Op, Pass, Rates, run, run_back, walk
+from regrun.models.ops import Dropout, Op, Pass, Rates, Slot, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
 
 CACHE_BYTES, GPU_BYTES = 4 << 20, 1 << 30  # of one layer's activations in an evaluation
 
+# Which slots keep their size under each `reg.weight_decay.exclude`, by role.
+UNDECAYED = {
+    "norm_bias": ("bias", "gain", "shift"),
+    "norm_bias_output": ("bias", "gain", "shift"),
+    "norm": ("gain", "shift"),
+    "bias": ("bias",),
+    "none": (),
+}
+Masks = Callable[[str, int], Tensor]
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
 
@@ -48,12 +59,17 @@ class Stack:
         self.l1 = self._column([g.l1.value for g in reg])
         self.l2 = self._column([g.l2.value for g in reg])
         self.decay = self._column([g.weight_decay.value or 0.0 for g in reg])
-        limits = [r.trainer.grad_clip for r in self.runs]
-        clips = any(limit is not None for limit in limits)
-        self.clip = self._column([torch.inf if c is None else c for c in limits]) if clips else None
+        self.clip = self._limits([r.trainer.grad_clip for r in self.runs])
+        self.clip_value = self._limits([r.trainer.grad_clip_value for r in self.runs])
+        self.max_norm = self._limits([g.max_norm.value for g in reg])
+        self.rho = self._column([g.sam.rho for g in reg])
+        self.averages = any(r.trainer.averaging.kind != "none" for r in self.runs)
+        if self.averages and "average" not in self.state:
+            self.state["average"] = self.params.flat.clone()
+        self.held: tuple[Tensor, Tensor, int] | None = None  # sums over the examples of batches before the step's own
         end = self.params.weights_end
         self.weights = self.params.flat[:, :end]
-        self.decayed = self.weights if reg[0].weight_decay.exclude == "norm_bias" else self.params.flat
+        self.decayed = self.params.stretches(self._is_decayed)
         self.rates = {
             op.name: Rates.of(rates, self.device)
             for op in walk(self.ops)
@@ -61,9 +77,19 @@ class Stack:
         }
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
 
+    def _is_decayed(self, slot: Slot) -> bool:
+        exclude = self.runs[0].reg.weight_decay.exclude
+        is_kept_output = exclude == "norm_bias_output" and slot.name == "output.weight"
+        return slot.role not in UNDECAYED[exclude] and not is_kept_output
+
     def _column(self, values: list[float]) -> Tensor | None:
         """(R, 1) on the device, or None where all are 0."""
         return torch.tensor(values, device=self.device).unsqueeze(1) if any(values) else None
+
+    def _limits(self, values: list[float | None]) -> Tensor | None:
+        """(R, 1) on the device, inf where there is no limit, or None where nobody has one."""
+        limited = any(value is not None for value in values)
+        return self._column([torch.inf if value is None else value for value in values]) if limited else None
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -153,18 +179,99 @@ class Stack:
     ) -> Moments:
         """One update of every replica from its own batch. x: (R, B, D), targets: (R, B)."""
         with torch.no_grad():
-            on = self._pass(x, training=True, meter=meter, tape=[])
-            on.rates, on.masks = self.rates, lambda name, size: streams[name].next(size)
-            loss, gradient = self._loss(self._logits(x, on), targets, meter)
-            run_back(self.ops, pad_rows(gradient, dim=1), on)
+            masks = _drawn_once(streams)
+            loss = self._backward(x, targets, masks, meter)
+            if self.rho is not None:
+                self._sharpen(x, targets, masks, self.rho, meter)
+            if self.held is not None:
+                loss = self._release(loss, x.shape[1])
             penalty = self._penalize(self.gradient, meter)
             norms = self._clip(self.gradient, meter)
             self._update(self.gradient, at, meter)
         return loss + penalty, penalty, norms
 
+    def hold(self, x: Tensor, targets: Tensor, streams: dict[str, MaskStream], meter: Meter | None = None) -> None:
+        """Keep a batch's loss and gradient for the next step, which is then that of all its examples."""
+        with torch.no_grad():
+            loss, examples = self._backward(x, targets, _drawn_once(streams), meter), x.shape[1]
+            losses, gradients, count = self.held or (self.nothing, torch.zeros_like(self.gradient), 0)
+            self.held = (
+                losses + examples * loss,
+                gradients.add_(self.gradient, alpha=examples),
+                count + examples,
+            )
+
+    def _release(self, loss: Tensor, examples: int) -> Tensor:
+        """The mean loss of what was held and a batch of `examples`; `self.gradient` becomes its gradient."""
+        assert self.held is not None
+        (losses, gradients, count), self.held = self.held, None
+        self.gradient.mul_(examples).add_(gradients).div_(count + examples)
+        return (losses + examples * loss) / (count + examples)
+
+    def _backward(self, x: Tensor, targets: Tensor, masks: Masks, meter: Meter | None, **other: Any) -> Tensor:
+        """Losses (R,) in training mode; their gradients are left in `self.gradient`."""
+        on = self._pass(x, training=True, meter=meter, tape=[], **other)
+        on.rates, on.masks = self.rates, masks
+        loss, gradient = self._loss(self._logits(x, on), targets, meter)
+        run_back(self.ops, pad_rows(gradient, dim=1), on)
+        return loss
+
+    def _sharpen(self, x: Tensor, targets: Tensor, masks: Masks, rho: Tensor, meter: Meter | None) -> None:
+        """Replace the gradient by that at the weights a distance rho uphill: SAM (Foret et al. 2021).
+
+        Uphill is that of the batch's loss, penalties aside; the same units are dropped, and batch norm's running
+        statistics see the first pass alone.
+        """
+        before, buffers = self.params.flat.clone(), {name: b.clone() for name, b in self.buffers.items()}
+        self.params.flat.addcmul_(self.gradient, rho / (self.gradient.norm(dim=1, keepdim=True) + 1e-12))
+        if meter is not None:
+            meter.add("sam", (self.params.flat - before).norm(dim=1))
+        self._backward(x, targets, masks, None, buffers=buffers)
+        self.params.flat.copy_(before)
+
+    @contextmanager
+    def averaged(self) -> Iterator[list[float]]:
+        """While it lasts, the weights are the averaged ones. Gives each replica's distance between these and its own.
+
+        Where they differ, batch norm's running statistics are estimated anew on train.
+        """
+        if not self.averages:
+            yield [0.0] * len(self)
+            return
+        last, buffers = self.params.flat.clone(), {name: b.clone() for name, b in self.buffers.items()}
+        self.params.flat.copy_(self.state["average"])
+        distances = (last - self.params.flat).norm(dim=1)
+        self._estimate_statistics(distances != 0)
+        try:
+            yield distances.tolist()
+        finally:
+            self.params.flat.copy_(last)
+            for name, buffer in buffers.items():
+                self.buffers[name].copy_(buffer)
+
+    def _estimate_statistics(self, chosen: Tensor) -> None:
+        """The chosen replicas' (R,) running statistics as means over train, in batches as for evaluation.
+
+        From 0 one batch moves them by `momentum` of its own, so they are divided by it.
+        """
+        if not self.buffers or not bool(chosen.any()):
+            return
+        sums, count = {name: torch.zeros_like(b) for name, b in self.buffers.items()}, 0
+        for x, _ in self.batches.eval_batches("train"):
+            if x.shape[1] > 1:
+                own = {name: torch.zeros_like(b) for name, b in self.buffers.items()}
+                with torch.no_grad():
+                    self._logits(x, self._pass(x, training=True, buffers=own))
+                sums = {name: total.add_(own[name], alpha=x.shape[1]) for name, total in sums.items()}
+                count += x.shape[1]
+        scale = 1 / (count * self.runs[0].reg.batchnorm.momentum)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(torch.where(chosen.unsqueeze(1), sums[name] * scale, buffer))
+
     def _pass(self, x: Tensor, **more: Any) -> Pass:
         dtype = torch.float32 if self.runs[0].trainer.precision == "float32" else torch.bfloat16
-        return Pass(self.params.leaves, self.buffers, x.shape[1], dtype=dtype, gradients=self.gradients, **more)
+        common = {"params": self.params.leaves, "buffers": self.buffers, "gradients": self.gradients}
+        return Pass(**(common | more), rows=x.shape[1], dtype=dtype)
 
     def _logits(self, x: Tensor, on: Pass) -> Tensor:
         logits = run(self.ops, pad_rows(x, dim=1), on).float()
@@ -196,24 +303,47 @@ class Stack:
         return penalty
 
     def _clip(self, g: Tensor, meter: Meter | None) -> Tensor:
-        """Norms before clipping, (R,); only measured steps pay for them where nothing is clipped."""
-        if self.clip is None:
-            return g.norm(dim=1) if meter is not None else self.nothing
-        norms = optim.clip(g, self.clip)
-        if meter is not None:
-            meter.add("grad_clip", (norms > self.clip).squeeze(1).float())
-        return norms.squeeze(1)
+        """Clip by value, then by norm. Returns the norms before, (R,); only measured steps pay for them."""
+        norms = g.norm(dim=1) if meter is not None else self.nothing
+        if self.clip_value is not None:
+            if meter is not None:
+                meter.add("grad_clip_value", (g.abs() > self.clip_value).sum(1) / self.params.num_parameters)
+            optim.clip_value(g, self.clip_value)
+        if self.clip is not None:
+            clipped = optim.clip(g, self.clip) > self.clip
+            if meter is not None:
+                meter.add("grad_clip", clipped.squeeze(1))
+        return norms
 
     def _update(self, g: Tensor, at: optim.Coefficients, meter: Meter | None) -> None:
         if self.decay is not None:
-            optim.decay(self.decayed, at, self.decay)
+            for stretch in self.decayed:
+                optim.decay(stretch, at, self.decay)
             if meter is not None:
-                excluded = self.runs[0].reg.weight_decay.exclude == "norm_bias"
-                count = self.params.num_weights if excluded else self.params.num_parameters
+                count = sum(math.prod(slot.shape) for slot in self.params.slots if self._is_decayed(slot))
                 meter.add("weight_decay", torch.full((len(self),), float(count)))
         optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
         if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":
             optim.proximal_l1(self.weights, at, self.l1)
+        if self.max_norm is not None:
+            limit, weights = self.max_norm, self.params.weights()
+            scaled = torch.cat([optim.max_norm(weight, limit) for weight in weights], 1)
+            if meter is not None:
+                meter.add("max_norm", scaled.float().mean(1))
+        if self.averages:
+            self.state["average"].lerp_(self.params.flat, at["average"])
+
+
+def _drawn_once(streams: dict[str, MaskStream]) -> Masks:
+    """Masks by place and size, each drawn when it is first asked for and then the same."""
+    drawn: dict[str, Tensor] = {}
+
+    def mask(name: str, size: int) -> Tensor:
+        if name not in drawn:
+            drawn[name] = streams[name].next(size)
+        return drawn[name]
+
+    return mask
 
 
 def _moved_up(t: Tensor, members: list[int]) -> Tensor:

@@ -14,17 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regrun import grouping, measure, metrics, optim, schedules, stopping
+from regrun import averaging, grouping, measure, metrics, optim, schedules, stopping
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
 from regrun.measure import Score
 from regrun.meter import Meter
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
-from regrun.settings import Settings, requested
+from regrun.schedules import ReduceOnPlateau
+from regrun.settings import Plateau, Settings, requested
 from regrun.stack import Stack, new_stack
-from regrun.stopping import Patience
+from regrun.stopping import Stopping
 
+EARLY = ("patience", "gap", "generalization_loss", "pruned")  # reasons for which a run ends before its epochs do
 LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
 
 Weights = dict[str, Tensor]
@@ -45,7 +47,8 @@ class Progress:
 
     run_id: str
     settings: Settings
-    patience: Patience
+    stopping: Stopping
+    plateau: ReduceOnPlateau | None = None
     train: list[Score] = field(default_factory=list)
     val: list[Score] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)  # first and last of each epoch
@@ -87,11 +90,15 @@ def train(
     limit = runs[0].trainer.time_limit
     deadline = math.inf if limit is None else time.monotonic() + limit
     stack = new_stack(runs, Batches(source, splits, runs, device))
-    progress = [Progress(i, r, stopping.patience(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
+    progress = [Progress(i, r, stopping.stopping(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
+    for p in progress:
+        p.plateau = ReduceOnPlateau(p.settings.scheduler) if isinstance(p.settings.scheduler, Plateau) else None
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
-        report = _train_epoch(stack, epoch, progress[0].step, deadline) if epoch > 0 else None
-        pruned = (yield list(_close_epoch(stack, progress, epoch, report))) or set()
+        report = _train_epoch(stack, progress, epoch, deadline) if epoch > 0 else None
+        with stack.averaged() as distances:
+            rows = list(_close_epoch(stack, progress, epoch, report, distances))
+        pruned = (yield rows) or set()
         for p in progress:
             p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
             if p.stop_reason is None and p.run_id in pruned:
@@ -99,7 +106,9 @@ def train(
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
         if ended:
             going = [r for r in range(len(progress)) if r not in ended]
-            yield from _finish(stack.select(ended) if going else stack, [progress[r] for r in ended])
+            leaving = stack.select(ended) if going else stack
+            with leaving.averaged():
+                yield from _finish(leaving, [progress[r] for r in ended])
             if not going:
                 return
             stack.keep(going)
@@ -119,32 +128,39 @@ def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
     return slices[: run.trainer.limit_batches]
 
 
-def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -> EpochReport:
+def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: float) -> EpochReport:
     """One pass over train. Ends early when time is up, or when no replica's loss is finite any more."""
     start = time.monotonic()
     first, batches = stack.runs[0], stack.batches
     order, augmenters = batches.order(epoch), batches.augmenters(epoch)
     slices = epoch_slices(first, order.shape[1])
-    lr = _lr_table(stack.runs, epoch, len(slices))
+    every = first.trainer.accumulate
+    updates = [slices[i : i + every] for i in range(0, len(slices), every)]
+    lr = _lr_table(progress, epoch, len(updates))
     optimizers = [r.optimizer for r in stack.runs]
-    table = optim.epoch_table(optimizers, lr, first_step=steps_before + 1, device=stack.device)
+    others = {"average": _average_table(stack.runs, epoch, len(updates))} if stack.averages else {}
+    first_step = progress[0].step + 1
+    table = optim.epoch_table(optimizers, lr, first_step=first_step, device=stack.device, others=others)
     streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
-    losses = torch.empty(len(slices), len(stack), device=stack.device)
+    losses = torch.empty(len(updates), len(stack), device=stack.device)
     meter, taken = Meter(), 0
-    for (begin, end), at in zip(slices, table, strict=True):
-        is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
+    for (*held, (begin, end)), at in zip(updates, table, strict=True):
+        is_last = taken == len(updates) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
+        for held_begin, held_end in held:
+            stack.hold(*batches.train_batch(order[:, held_begin:held_end], augmenters, watch), streams, watch)
         x, targets = batches.train_batch(order[:, begin:end], augmenters, watch)
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:
+            meter.add("accumulate", torch.full((len(stack),), len(slices) / len(updates)))
             break
         if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
             break
     return EpochReport(
         losses=losses[:taken].cpu(),
         seconds=time.monotonic() - start,
-        examples=slices[taken - 1][1],
+        examples=updates[taken - 1][-1][1],
         lr=lr[:taken],
         penalty=penalty.tolist(),
         grad_norm=norms.tolist(),
@@ -157,16 +173,25 @@ def _any_finite(losses: Tensor) -> bool:
     return math.isfinite(losses.sum().item()) or bool(losses.isfinite().any())
 
 
-def _lr_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.float64]:
+def _lr_table(progress: list[Progress], epoch: int, steps: int) -> NDArray[np.float64]:
     """(S, R) the learning rate of every step of an epoch."""
-    columns = [
-        schedules.epoch_lrs(r.scheduler, r.optimizer.lr, epoch=epoch, epochs=r.trainer.epochs, steps=steps)
-        for r in runs
-    ]
+    columns = []
+    for p in progress:
+        run, factor = p.settings, 1.0 if p.plateau is None else p.plateau.multiplier
+        lr = factor * run.optimizer.lr
+        columns.append(schedules.epoch_lrs(run.scheduler, lr, epoch=epoch, epochs=run.trainer.epochs, steps=steps))
     return np.stack(columns, axis=1)
 
 
-def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None) -> Iterator[Row]:
+def _average_table(runs: Sequence[Settings], epoch: int, steps: int) -> NDArray[np.float64]:
+    """(S, R) how far every step of an epoch moves the averaged weights."""
+    own = [(r.trainer.averaging, r.trainer.epochs) for r in runs]
+    return np.stack([averaging.epoch_weights(a, epoch=epoch, epochs=e, steps=steps) for a, e in own], axis=1)
+
+
+def _close_epoch(
+    stack: Stack, progress: list[Progress], epoch: int, report: EpochReport | None, distances: list[float]
+) -> Iterator[Row]:
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
@@ -180,18 +205,23 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
             p.step += len(report.losses)
             p.lrs += [float(report.lr[0, r]), float(report.lr[-1, r])]
             _note_acted(p, {name: means[r] for name, means in acted.items()})
-            yield _epoch_row(p, report, epoch, r, norms[r])
+            if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
+                p.acted.setdefault("averaging", []).append(distances[r])
+            yield _epoch_row(p, report, epoch, r, norms[r], distances[r])
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **vars(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
-        p.patience = p.patience.seen(monitored, epoch)
-        if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
+        gap = train[r].accuracy - val[r].accuracy
+        p.stopping = p.stopping.seen(monitored, epoch, gap=gap, val_loss=val[r].loss)
+        if p.plateau is not None and epoch > 0:
+            p.plateau = p.plateau.seen(val[r].loss, val[r].accuracy)
+        if p.stopping.best.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
 
 
-def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float) -> EpochRow:
+def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float, distance: float) -> EpochRow:
     return EpochRow(
         run_id=p.run_id,
         epoch=epoch,
@@ -201,6 +231,7 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
         objective=report.losses[:, r].double().mean().item(),
         grad_norm=report.grad_norm[r],
         weight_norm=weight_norm,
+        averaging_distance=distance,
         penalty=report.penalty[r],
         seconds=report.seconds,
         examples_per_second=report.examples / report.seconds,
@@ -231,8 +262,8 @@ def _note_acted(p: Progress, means: dict[str, float]) -> None:
 
 def _reason(p: Progress, epoch: int, epochs: int, deadline: float) -> str | None:
     """Why a run ends after `epoch`, or None."""
-    if p.patience.is_over:
-        return "patience"
+    if p.stopping.rule.is_over:
+        return p.settings.trainer.early_stopping.rule
     if epoch == epochs:
         return "max_epochs"
     return "time_limit" if time.monotonic() >= deadline else None
@@ -255,7 +286,7 @@ def _to_cpu(weights: Weights) -> Weights:
 
 
 def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
-    best, last, epochs = max(p.patience.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
+    best, last, epochs = max(p.stopping.best.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
     sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
     diverged = p.stop_reason == "diverged"
     diagnosis = metrics.diagnose(
@@ -277,7 +308,7 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         last_epoch=last,
         last_step=p.step,
         diverged_step=p.diverged_step,
-        epochs_saved=epochs - last if p.stop_reason in ("patience", "pruned") else 0,
+        epochs_saved=epochs - last if p.stop_reason in EARLY else 0,
         train_loss_best=p.train[best].loss,
         train_loss_last=p.train[last].loss,
         train_accuracy_best=p.train[best].accuracy,
@@ -291,6 +322,7 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         test_accuracy_best=test_best.accuracy,
         test_accuracy_last=test_last.accuracy,
         gap=p.train[best].accuracy - p.val[best].accuracy,
+        oscillation=metrics.oscillation([s.loss for s in p.train]),
         diagnosis=diagnosis.word,
         advice=diagnosis.sentence,
         train_size=sizes["train"],

@@ -15,10 +15,13 @@ OPTIONS = {
     "model": ["linear", "shallow", "wide", "deep", "residual", "cnn"],
     "reg": [
         *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
-        *("label_smoothing", "noise", "crop", "flip"),
+        *("max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
     ],
-    "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
-    "scheduler": ["constant", "exponential", "inverse", "step", "cosine", "warmup_cosine"],
+    "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
+    "scheduler": [
+        *("constant", "exponential", "multiplicative", "inverse", "step", "multistep", "cosine", "warmup_cosine"),
+        *("cosine_restarts", "one_cycle", "cyclic", "table", "plateau"),
+    ],
     "data": ["digits", "moons", "spirals"],
     "experiment": ["smoke"],
     "trainer": ["default"],
@@ -45,6 +48,12 @@ def test_every_option_trains_two_steps(group: str, option: str) -> None:
         [option] if group == "reg" and option != "none" else ["weight_decay"] if option == "adamw" else []
     )
     assert [name for name, figure in end.outcome.acted.items() if figure is not None] == wanted
+
+
+def test_max_norm_holds_units_at_its_default(digits: Source) -> None:
+    run = config.jobs(["model=shallow", "reg=max_norm", "trainer.epochs=2"], multirun=False)[0].settings
+    _, (end,) = train_rows([run], digits)
+    assert (end.outcome.acted["max_norm"] or 0) > 0.1
 
 
 @pytest.mark.parametrize("scheme", settings.SCHEMES)

@@ -49,12 +49,17 @@ LINES = [
     "optimizer={lr:0.3,amsgrad:true}",
     "scheduler=step scheduler.step_size=3 scheduler.gamma=0.5",
     "scheduler=warmup_cosine scheduler.warmup=0.25 scheduler.interval=epoch",
+    "scheduler=table scheduler.lrs=[0.1,1e-3] scheduler.interval=step",
+    "scheduler=multistep scheduler.milestones=[2,5] scheduler.warmup=0.1",
+    "scheduler=plateau scheduler.monitor=val_accuracy",
     "data=moons data.noise=0 data.samples=50",
     "data=kmnist data.root='a b, c'",
     'data=mnist data.root="it\'s" data.download=false',
     "data=fashion_mnist data.val_size=6000",
     "data.val_size=1e2 data.train_size=500",
     "trainer.early_stopping={patience:3,min_delta:1e-3}",
+    "trainer.accumulate=4 trainer.averaging={kind:ema,decay:0.9} trainer.grad_clip_value=0.5",
+    "reg=[max_norm,sam] trainer.averaging.kind=swa trainer.averaging.start=0.5",
     "trainer.grad_clip=1 trainer.time_limit=null trainer.epochs=3.0",
     "seed=3 seeds.init=${seed}",
     "seed=2 seeds={init:1,order:${seed}}",
@@ -131,7 +136,7 @@ def test_each_run_of_a_sweep_is_what_hydra_composes_in_hydras_order() -> None:
 
 def test_glob_sweeps_over_the_options_of_a_group() -> None:
     kinds = [job.settings.optimizer.kind for job in config.jobs(["optimizer=glob(adam*)"], multirun=True)]
-    assert kinds == ["adam", "adamw"]
+    assert kinds == ["adam", "adamax", "adamw"]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

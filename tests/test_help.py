@@ -65,7 +65,7 @@ def test_each_shell_gets_its_script(shell: str, line: str) -> None:
     ("line", "completions"),
     [
         ("regrun model=", [f"model={option}" for option in OPTIONS["model"]]),
-        ("regrun seed=1 optimizer=ada", ["optimizer=adam", "optimizer=adamw"]),
+        ("regrun seed=1 optimizer=adam", ["optimizer=adam", "optimizer=adamax", "optimizer=adamw"]),
         ("regrun optimizer=adam model.wid", ["model.width=", "model.widths="]),
     ],
 )

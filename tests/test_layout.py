@@ -17,7 +17,7 @@ LAYERS = [
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
-    "layers initializers augment schedules metrics stopping streams objective meter rows records",
+    "layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
     "checks config conversion demos.catalogue dictionary grouping help overrides",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",

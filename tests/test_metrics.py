@@ -1,8 +1,11 @@
 """What curves say: the slope, and each rule of the diagnosis on curves made for it."""
 
+import math
+import random
+
 import pytest
 
-from regrun.metrics import GAP, HIGH, diagnose, slope
+from regrun.metrics import GAP, HIGH, ZIGZAG, diagnose, oscillation, slope
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,42 @@ def test_low_train_accuracy_without_a_gap_is_underfit() -> None:
     assert word(FLAT, FLAT, train=0.6, val=0.7) == "underfit"  # val may lead
 
 
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([9.0, *[0.5] * 5], 0),
+        ([9.0, 5.0, 4.0, 3.0, 2.0, 1.0], 0),  # a straight line
+        ([9.0, *[7.0, 3.0] * 10, *[2.0] * 5], 0),  # a fifth of 25 epochs is 5
+        ([0.0, 2.0, 1.0, 2.0, 1.0, 2.0], math.sqrt(1.2 / 3) / 1.6),
+        ([0.0, 20.0, 10.0, 20.0, 10.0, 20.0], math.sqrt(1.2 / 3) / 1.6),  # a share: units do not matter
+        ([1.0] * 5, None),  # four epochs
+        ([1.0, *[math.nan] * 5], None),
+        ([1.0, *[0.0] * 5], None),
+        ([], None),
+    ],
+)
+def test_oscillation_is_the_relative_deviation_from_a_line(losses: list[float], expected: float | None) -> None:
+    assert oscillation(losses) == (None if expected is None else pytest.approx(expected, abs=1e-15))
+
+
+def test_oscillation_is_the_noise_of_a_falling_curve() -> None:
+    """A line from 1 to 0.2 with Gaussian noise of 0.06, whose last 200 of 1,000 epochs have the mean 0.28."""
+    draw = random.Random(0)
+    losses = [1 - 0.0008 * t + draw.gauss(0, 0.06) for t in range(1001)]
+    assert oscillation(losses) == pytest.approx(0.06 / 0.28, rel=0.1)
+
+
+@pytest.mark.parametrize("size", [6, 20, 50])
+def test_a_train_loss_that_zigzags_is_oscillating(size: int) -> None:
+    def curve(height: float) -> list[float]:
+        return [1.0] + [0.5 * (1 + height * (-1) ** t) for t in range(size)]
+
+    assert oscillation(curve(0.1)) < ZIGZAG < oscillation(curve(0.4))
+    assert word(curve(0.1), [0.5] * (size + 1)) == "ok"
+    assert word(curve(0.4), [0.5] * (size + 1)) == "oscillating"
+    assert word(curve(0.4), [0.5] * (size + 1), train=0.5, val=0.4) == "oscillating"
+
+
 def test_every_diagnosis_begins_with_its_word() -> None:
     words = {
         diagnose(*curves, best_epoch=1, diverged=diverged)
@@ -124,9 +163,10 @@ def test_every_diagnosis_begins_with_its_word() -> None:
             ([1.0, 0.5], [1.0, 0.5], [0.1, 0.9], [0.1, 0.9]),
             ([1.0, 0.5, 0.4], [1.0, 0.5, 0.9], [0.1, 0.9, 0.9], [0.1, 0.9, 0.9]),
             ([1.0, 0.5, 0.5], [1.0, 0.5, 0.5], [0.1, 0.9, 0.9], [0.1, 0.9, 0.9]),
+            ([9.0, 1.0, 2.0, 1.0, 2.0, 1.0], [9.0, *[1.0] * 5], [0.1, *[0.9] * 5], [0.1, *[0.9] * 5]),
             ([1.0, 0.1, 0.1], [1.0, 0.1, 0.1], [0.1, 1.0, 1.0], [0.1, 1.0, 1.0]),
         )
     }
-    expected = {"diverged", "untrained", "still_improving", "overfit", "underfit", "ok"}
+    expected = {"diverged", "untrained", "still_improving", "oscillating", "overfit", "underfit", "ok"}
     assert {d.word for d in words} == expected
     assert all(d.sentence.startswith("fits well" if d.word == "ok" else d.word.replace("_", " ")) for d in words)

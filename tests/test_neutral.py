@@ -24,6 +24,10 @@ OPTIMIZERS = {
     ),
     "rmsprop": (s.RmsProp(lr=0.001), lambda p: torch.optim.RMSprop(p, lr=0.001)),
     "adam": (s.Adam(), lambda p: torch.optim.Adam(p)),
+    "nadam": (s.NAdam(lr=1e-3), lambda p: torch.optim.NAdam(p, lr=1e-3)),
+    "adamax": (s.Adamax(), lambda p: torch.optim.Adamax(p)),
+    "adagrad": (s.Adagrad(), lambda p: torch.optim.Adagrad(p)),
+    "adadelta": (s.Adadelta(), lambda p: torch.optim.Adadelta(p)),
     "adamw": (s.Adam(kind="adamw"), lambda p: torch.optim.AdamW(_decayed_weights_only(p))),
 }
 
@@ -67,6 +71,8 @@ ACTIVE = {
     "l2": s.L2(0.01),
     "l1": s.L1(0.01),
     "proximal l1": s.L1(0.01, mode="proximal"),
+    "max_norm": s.MaxNorm(1.0),
+    "sam": s.Sam(0.05),
     "label_smoothing": s.LabelSmoothing(0.1),
     "noise": s.Noise(0.5),
     "crop": s.Crop(2),
@@ -85,6 +91,43 @@ def test_off_beside_on_equals_never_asked_for(name: str, digits: Source) -> None
     assert rows[0] == plain_rows[0]
     assert all(torch.equal(weight, plain_ends[0].last[key]) for key, weight in ends[0].last.items())
     assert rows[1] != rows[0]
+
+
+DECAYED = {
+    "norm_bias": {"weight"},
+    "norm_bias_output": {"weight"},
+    "norm": {"weight", "bias"},
+    "bias": {"weight", "gain", "shift"},
+    "none": {"weight", "bias", "gain", "shift"},
+}
+
+
+@pytest.mark.parametrize("exclude", DECAYED)
+def test_without_a_gradient_what_decays_shrinks_as_a_power_and_the_rest_stays(exclude: str, digits: Source) -> None:
+    """(1 - lr * value)^t for t = 5 steps of zero gradients, each replica by its own lr and value."""
+    pairs = [(0.1, 0.5), (0.2, 1.0)]
+    runs = [
+        make(
+            reg=s.Reg(weight_decay=s.WeightDecay(value, exclude=exclude), batchnorm=s.BatchNorm(active=True)),
+            optimizer=s.Sgd(lr=lr),
+        )
+        for lr, value in pairs
+    ]
+    splits = [split(digits, r.data, r.seeds) for r in runs]
+    stack = new_stack(runs, Batches(digits, splits, runs, torch.device("cpu")))
+    stack.params.flat.add_(1.0)
+    before = [stack.weights_of(r) for r in (0, 1)]
+    lrs = torch.tensor([[lr] for lr, _ in pairs])
+    with torch.no_grad():
+        for _ in range(5):
+            stack._update(torch.zeros_like(stack.params.flat), {"lr": lrs, "base_lr": lrs}, None)
+    for r, (lr, value) in enumerate(pairs):
+        after = stack.weights_of(r)
+        for slot in stack.params.slots:
+            decays = slot.role in DECAYED[exclude] and (exclude, slot.name) != ("norm_bias_output", "output.weight")
+            factor = (1 - lr * value) ** 5 if decays else 1.0
+            torch.testing.assert_close(after[slot.name], before[r][slot.name] * factor, rtol=1e-6, atol=0)
+            assert decays or torch.equal(after[slot.name], before[r][slot.name])
 
 
 def test_dropout_changes_neither_initial_weights_nor_batch_order(digits: Source) -> None:

@@ -52,11 +52,31 @@ def torch_adam(o: s.Adam) -> dict[str, object]:
     return {"betas": tuple(o.betas), "eps": o.eps, "amsgrad": o.amsgrad}
 
 
+def torch_nadam(o: s.NAdam) -> dict[str, object]:
+    return {"betas": tuple(o.betas), "eps": o.eps, "momentum_decay": o.momentum_decay}
+
+
+def torch_adamax(o: s.Adamax) -> dict[str, object]:
+    return {"betas": tuple(o.betas), "eps": o.eps}
+
+
+def torch_adagrad(o: s.Adagrad) -> dict[str, object]:
+    names = ("lr_decay", "initial_accumulator_value", "eps")
+    return {name: getattr(o, name) for name in names}
+
+
+def torch_adadelta(o: s.Adadelta) -> dict[str, object]:
+    return {"rho": o.rho, "eps": o.eps}
+
+
 MOMENTA = {"momentum": [0.9, 0.5, 0.0]}
 DAMPENED = {"momentum": [0.9, 0.5, 0.2], "dampening": [0.0, 0.3, 1.0]}
 UNDAMPENED = {"momentum": [0.9, 0.0, 0.0], "dampening": [0.5, 0.5, 0.0]}  # torch dampens nothing without momentum
 ALPHAS = {"alpha": [0.99, 0.9, 0.5], "eps": [1e-8, 1e-3, 1e-6]}
 BETAS = {"betas": [[0.9, 0.999], [0.8, 0.9], [0.0, 0.5]], "eps": [1e-8, 1e-3, 1e-6]}
+DECAYS = {"momentum_decay": [0.004, 1.0, 0.0]}
+SUMS = {"lr_decay": [0.0, 0.1, 1.0], "initial_accumulator_value": [0.0, 0.1, 2.0], "eps": [1e-10, 1e-3, 1e-6]}
+RHOS = {"rho": [0.9, 0.5, 0.0], "eps": [1e-6, 1e-3, 1e-8]}
 SGD, RMSPROP, ADAM = torch.optim.SGD, torch.optim.RMSprop, torch.optim.Adam
 RULES = {
     "sgd": (varied(s.Sgd, {}), SGD, lambda o: {}),
@@ -69,6 +89,10 @@ RULES = {
     "rmsprop-momentum": (varied(s.RmsProp, ALPHAS | MOMENTA), RMSPROP, torch_rmsprop),
     "rmsprop-centered-momentum": (varied(s.RmsProp, ALPHAS | MOMENTA, centered=True), RMSPROP, torch_rmsprop),
     "adam": (varied(s.Adam, BETAS), ADAM, torch_adam),
+    "nadam": (varied(s.NAdam, BETAS | DECAYS), torch.optim.NAdam, torch_nadam),
+    "adamax": (varied(s.Adamax, BETAS), torch.optim.Adamax, torch_adamax),
+    "adagrad": (varied(s.Adagrad, SUMS), torch.optim.Adagrad, torch_adagrad),
+    "adadelta": (varied(s.Adadelta, RHOS), torch.optim.Adadelta, torch_adadelta),
     "amsgrad": (varied(s.Adam, BETAS, amsgrad=True), ADAM, torch_adam),
 }
 
@@ -119,6 +143,28 @@ def test_every_replica_follows_torchs_own_optimizer_as_lr_changes(rule: str) -> 
     assert_same_path(*both(*RULES[rule], factors[:, None] * np.array(LRS)))
 
 
+def by_convention(convention: str, kind: str, lr: np.ndarray) -> Tensor:
+    optimizers = varied(s.Momentum, {"momentum": [0.9, 0.5, 0.1]}, kind=kind, convention=convention)
+    return both(optimizers, SGD, torch_sgd, lr)[0]
+
+
+@pytest.mark.parametrize("kind", ["momentum", "nesterov"])
+def test_the_lectures_momentum_is_torchs_until_lr_changes(kind: str) -> None:
+    """Its own form, v = m v + lr g; w - v (nesterov: w - lr g - m v), at every lr."""
+    constant = np.tile(LRS, (STEPS, 1))
+    changing = constant * np.where(np.arange(STEPS) < STEPS // 2, 1.0, 0.1)[:, None]
+    assert_same_path(by_convention("lecture", kind, constant), by_convention("torch", kind, constant))
+    lecture, torchs = (by_convention(name, kind, changing) for name in ("lecture", "torch"))
+    assert (lecture - torchs).abs().max().item() > 1e-3
+    start, center, noise = normal(REPLICAS, SIZE), normal(REPLICAS, SIZE, seed=1), normal(STEPS, REPLICAS, SIZE, seed=2)
+    w, v, m = start.clone(), torch.zeros_like(start), torch.tensor([[0.9], [0.5], [0.1]]).double()
+    for lr, jitter in zip(torch.from_numpy(changing).unsqueeze(2), noise, strict=True):
+        g = w - center + jitter
+        v = m * v + lr * g
+        w = w - (v if kind == "momentum" else lr * g + m * v)
+    assert_same_path(lecture, w - start)
+
+
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_adam_after_decoupled_decay_is_torchs_adamw(amsgrad: bool) -> None:
     lr = np.tile(LRS, (STEPS, 1)) * np.linspace(1, 0.1, STEPS)[:, None]
@@ -139,8 +185,9 @@ def test_adam_is_kingma_and_bas_algorithm_1() -> None:
         assert np.abs(p.numpy() - w).max() < 1e-7
 
 
-def test_the_table_of_two_epochs_is_the_table_of_one_long_epoch() -> None:
-    optimizers = RULES["adam"][0]
+@pytest.mark.parametrize("rule", ["adam", "nadam", "adamax", "adagrad"])
+def test_the_table_of_two_epochs_is_the_table_of_one_long_epoch(rule: str) -> None:
+    optimizers = RULES[rule][0]
     lr = np.linspace(0.1, 0.01, 12).reshape(4, 3)
     cpu = torch.device("cpu")
     long = optim.epoch_table(optimizers, lr, first_step=1, device=cpu)
@@ -234,6 +281,37 @@ def test_only_the_proximal_step_finds_the_zeros_of_a_lasso(proximal: bool, zeros
     # Either way the penalty takes about its value off each weight that matters, and leaves the others small.
     assert (w[0, :5] - truth[:5] + 0.1 * truth[:5].sign()).abs().max().item() < 0.1
     assert w[0, 5:].abs().max().item() < 0.1
+
+
+def test_clipping_by_value_is_torchs() -> None:
+    g, limits = normal(3, SIZE, dtype=torch.float32), [0.1, 1.0, torch.inf]
+    ours = g.clone()
+    optim.clip_value(ours, torch.tensor(limits).unsqueeze(1))
+    for row, limit, mine in zip(g, limits, ours, strict=True):
+        parameter = torch.zeros(SIZE, requires_grad=True)
+        parameter.grad = row.clone()
+        torch.nn.utils.clip_grad_value_([parameter], limit)
+        assert torch.equal(mine, parameter.grad)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 2, 3, 3)], ids=["dense", "conv"])
+def test_max_norm_projects_each_units_weights_onto_the_ball(shape: tuple[int, ...]) -> None:
+    """As torch.renorm by unit; what is inside of the ball stays as it is, to the bit."""
+    weight, limits = normal(3, *shape, dtype=torch.float32), [2.0, 3.0, torch.inf]
+    ours = weight.clone()
+    scaled = optim.max_norm(ours, torch.tensor(limits).unsqueeze(1))
+    for before, after, limit, units in zip(weight, ours, limits, scaled, strict=True):
+        outside = before.flatten(1).norm(dim=1) > limit
+        assert torch.equal(units, outside)
+        assert torch.equal(after[~outside], before[~outside])
+        torch.testing.assert_close(after, torch.renorm(before, 2, 0, limit) if limit < torch.inf else before)
+    assert scaled[0].any() and not scaled[2].any()
+
+
+def test_a_unit_without_weights_stays_without() -> None:
+    weight = torch.zeros(1, 3, 4)
+    assert not optim.max_norm(weight, torch.tensor([[1.0]])).any()
+    assert torch.equal(weight, torch.zeros(1, 3, 4))
 
 
 def test_clipping_is_torchs() -> None:

@@ -21,6 +21,9 @@ SCHEMES = ("he_normal", "torch", "xavier_uniform", "orthogonal", "uniform")
 def eight(**changes: Any) -> list[s.Settings]:
     """Eight runs that differ in everything that a stack allows: what is equal in all is in `changes`."""
     reg = changes.pop("reg", s.Reg())
+    conventions = changes.pop("conventions", ())
+    trainer, cycled = changes.pop("trainer", {}), changes.pop("cycled", {})
+    schedulers = changes.pop("schedulers", (s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01)))
     optimizer, model = changes.pop("optimizer", s.Adam()), changes.pop("model", s.Mlp(depth=2, width=24))
     return [
         make(
@@ -28,21 +31,27 @@ def eight(**changes: Any) -> list[s.Settings]:
             reg=replace(
                 reg,
                 dropout=s.Dropout(rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
-                weight_decay=s.WeightDecay((0.0, 0.1)[i % 2]),
+                weight_decay=replace(reg.weight_decay, value=(0.0, 0.1)[i % 2]),
                 label_smoothing=s.LabelSmoothing((0.1, 0.0, 0.0)[i % 3]),
                 l2=s.L2((0.0, 0.001)[i % 2]),
                 l1=replace(reg.l1, value=(0.0, 0.0001, 0.0)[i % 3]),
                 noise=s.Noise((0.0, 0.1)[i % 2]),
                 crop=s.Crop(i % 2),
+                **{name: values[i % len(values)] for name, values in cycled.items()},
             ),
-            optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
-            scheduler=(s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01))[i % 3],
+            optimizer=replace(
+                optimizer,
+                lr=(0.001, 0.003, 0.01)[i % 3],
+                **({"convention": conventions[i % 3]} if conventions else {}),
+            ),
+            scheduler=schedulers[i % len(schedulers)],
             data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
             trainer={
                 "epochs": 6,
                 "batch_size": changes.get("batch_size", 64),
                 "early_stopping": s.EarlyStopping(patience=(1, 3, None)[i % 3], min_delta=(1.0, 0.5, 0.0)[i % 3]),
                 "grad_clip": (None, 1.0)[i % 2],
+                **{name: values[i % len(values)] for name, values in trainer.items()},
             },
             seed=i,
         )
@@ -50,20 +59,64 @@ def eight(**changes: Any) -> list[s.Settings]:
     ]
 
 
+SCHEDULERS = (
+    s.Plateau(patience=0, factor=0.3, threshold=0.2, monitor="val_accuracy"),
+    s.Plateau(patience=0, factor=0.1, threshold=0.5, warmup=0.2),
+    s.Constant(interval="step", warmup=0.3),
+    s.OneCycle(),
+    s.Table(lrs=[0.01, 0.001]),
+    s.Cyclic(step_size_up=7),
+    s.CosineRestarts(t_0=1, t_mult=2, interval="step"),
+    s.MultiStep(milestones=[1, 3]),
+)
+AVERAGING = (
+    s.Averaging(),
+    s.Averaging(kind="ema", decay=0.9),
+    s.Averaging(kind="swa", start=0.0),
+    s.Averaging(kind="ema", decay=0.99, start=0.1),
+)
+RULES = (
+    s.EarlyStopping(rule="gap", gap=0.01),
+    s.EarlyStopping(rule="generalization_loss", alpha=1.0),
+    s.EarlyStopping(patience=1, min_delta=0.2, smoothing=0.7),
+)
 CASES = {
     "adam": {},
     "sgd": {"optimizer": s.Sgd()},
     "momentum": {"optimizer": s.Momentum()},
     "nesterov": {"optimizer": s.Momentum(kind="nesterov")},
+    "lecture": {"optimizer": s.Momentum(convention="lecture")},
+    "conventions": {"optimizer": s.Momentum(kind="nesterov"), "conventions": ("torch", "lecture", "lecture")},
     "rmsprop": {"optimizer": s.RmsProp(momentum=0.5, centered=True)},
+    "nadam": {"optimizer": s.NAdam()},
+    "adamax": {"optimizer": s.Adamax()},
+    "adagrad": {"optimizer": s.Adagrad()},
+    "adadelta": {"optimizer": s.Adadelta()},
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "layernorm": {"reg": s.Reg(layernorm=s.LayerNorm(active=True))},
     "proximal": {"reg": s.Reg(l1=s.L1(mode="proximal"))},
+    "decay of all but norms": {
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True), weight_decay=s.WeightDecay(exclude="norm"))
+    },
+    "decay of all but biases": {
+        "reg": s.Reg(layernorm=s.LayerNorm(active=True), weight_decay=s.WeightDecay(exclude="bias"))
+    },
     "residual": {"model": s.Residual(depth=2, width=20), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "odd shapes": {"model": s.Mlp(widths=[37, 21]), "batch_size": 33},
     "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},
     "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
     "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
+    "schedulers": {"schedulers": SCHEDULERS},
+    "accumulate": {"trainer": {"accumulate": [3], "grad_clip_value": [None, 0.01, 0.1]}},
+    "averaging": {"trainer": {"averaging": AVERAGING}},
+    "averaging batchnorm": {
+        "trainer": {"averaging": AVERAGING, "accumulate": [2]},
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
+    },
+    "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
+    "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
+    "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "stopping": {"trainer": {"early_stopping": RULES}},
     "linear": {"model": s.Mlp(depth=0)},
 }
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from regrun.settings import EarlyStopping
-from regrun.stopping import Patience, patience
+from regrun.stopping import Gap, GeneralizationLoss, Patience, Stopping, stopping
 
 NAN, INF = math.nan, math.inf
 
@@ -73,7 +73,8 @@ def test_no_limit_never_stops() -> None:
 )
 def test_auto_minimizes_a_loss_and_maximizes_an_accuracy(monitor: str, mode: str, sign: int) -> None:
     settings = EarlyStopping(patience=4, min_delta=0.25, monitor=monitor, mode=mode)
-    assert patience(settings) == Patience(4, min_delta=0.25, sign=sign)
+    tracked = Patience(None, min_delta=0.25, sign=sign)
+    assert stopping(settings) == Stopping(tracked, Patience(4, min_delta=0.25, sign=sign))
 
 
 def reread(values: list[float], limit: int | None, min_delta: float, sign: int) -> tuple[int | None, int]:
@@ -101,3 +102,79 @@ def test_random_sequences_stop_where_a_second_reading_says() -> None:
         assert watch(state, values) == reread(values, limit, min_delta, sign)
         stops += watch(state, values)[0] is not None
     assert 500 < stops < 1900  # the sequences try both ends
+
+
+def follow(settings: EarlyStopping, epochs: list[tuple[float, float, float]]) -> tuple[int | None, int]:
+    """(the epoch at which the rule was over, the best epoch so far) of (val loss, train and val accuracy)."""
+    state = stopping(settings)
+    for epoch, (val_loss, train, val) in enumerate(epochs):
+        monitored = val_loss if settings.monitor == "val_loss" else val
+        state = state.seen(monitored, epoch, gap=train - val, val_loss=val_loss)
+        if state.rule.is_over:
+            return epoch, state.best.best_epoch
+    return None, state.best.best_epoch
+
+
+@pytest.mark.parametrize(
+    ("limit", "gaps", "stopped"),
+    [
+        (0.25, [0.0, 0.125, 0.25, 0.375], 3),  # exactly the limit is not more than the limit
+        (0.25, [0.5, 0.0], 0),
+        (0.25, [-0.5, 0.0, 0.1], None),  # val may lead
+        (0.0, [0.0, 0.0, 0.01], 2),
+        (0.25, [NAN, 0.1, 0.3], 2),
+    ],
+)
+def test_the_gap_rule_stops_once_train_leads_by_more(limit: float, gaps: list[float], stopped: int | None) -> None:
+    """The best epoch is still that of val loss, which falls throughout here."""
+    epochs = [(9.0 - e, 0.5 + gap, 0.5) for e, gap in enumerate(gaps)]
+    assert follow(EarlyStopping(rule="gap", gap=limit, patience=1), epochs) == (
+        stopped,
+        len(gaps) - 1 if stopped is None else stopped,
+    )
+
+
+@pytest.mark.parametrize(
+    ("alpha", "losses", "stopped", "best"),
+    [
+        (25.0, [4.0, 2.0, 2.5, 2.625], 3, 1),  # 25 % above the lowest is not more than 25 %
+        (25.0, [4.0, 2.0, 2.25, 1.0, 1.5], 4, 3),
+        (25.0, [4.0, 3.0, 2.0, 1.0], None, 3),
+        (5.0, [1.0] * 50, None, 0),
+        (5.0, [1.0, 1.04, 1.04, 1.04, 1.06], 4, 0),  # how long does not matter
+        (5.0, [NAN, 1.0, NAN, 2.0], 3, 1),
+        (5.0, [0.0, 0.0, 0.1], 2, 0),
+    ],
+)
+def test_generalization_loss_stops_once_val_loss_is_alpha_percent_above_its_lowest(
+    alpha: float, losses: list[float], stopped: int | None, best: int
+) -> None:
+    settings = EarlyStopping(rule="generalization_loss", alpha=alpha, patience=1)
+    assert follow(settings, [(loss, 0.5, 0.5) for loss in losses]) == (stopped, best)
+
+
+def test_a_smoothed_rule_outlasts_a_spike_and_the_best_epoch_is_the_raw_one() -> None:
+    """Smoothed by 1/2: 8, 6, 4, 4, 3.5, 3.25 with its only miss at epoch 3; raw, epochs 3 to 5 are misses."""
+    epochs = [(loss, 0.5, 0.5) for loss in (8.0, 4.0, 2.0, 4.0, 3.0, 3.0)]
+    assert follow(EarlyStopping(patience=3), epochs) == (5, 2)
+    assert follow(EarlyStopping(patience=3, smoothing=0.5), epochs) == (None, 2)
+    assert follow(EarlyStopping(patience=1, smoothing=0.5), epochs) == (3, 2)
+
+
+def test_a_smoothed_rule_passes_over_what_is_not_finite() -> None:
+    state = Stopping(Patience(None), GeneralizationLoss(50.0), smoothing=0.5)
+    for epoch, loss in enumerate([4.0, NAN, 2.0]):
+        state = state.seen(loss, epoch, gap=0.0, val_loss=loss)
+    assert (state.smooth, state.best.best_epoch, state.rule.is_over) == (3.0, 2, False)
+
+
+def test_without_smoothing_the_rule_of_patience_is_patience() -> None:
+    draw = random.Random(1)
+    for _ in range(300):
+        values = [draw.choice([*range(8), NAN, INF]) for _ in range(draw.randrange(25))]
+        ours = follow(EarlyStopping(patience=3), [(v, 0.5, 0.5) for v in values])
+        assert ours == watch(Patience(3), values)
+
+
+def test_a_gap_that_is_small_again_is_not_over() -> None:
+    assert not Gap(0.1).seen(0.2, 0).seen(0.05, 1).is_over

@@ -6,8 +6,8 @@ that what decays is a slice.
 """
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -36,6 +36,16 @@ class Parameters:
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """The slots of a tensor laid out like `flat`, by name: (R, *shape) each."""
         return {s.name: self._view(flat, s) for s in self.order}
+
+    def weights(self) -> list[Tensor]:
+        """The weight matrices and kernels, (R, out, ...) each."""
+        return [self._view(self.flat, s) for s in self.order if s.role == "weight"]
+
+    def stretches(self, chosen: Callable[[Slot], bool]) -> list[Tensor]:
+        """The slices of `flat` that hold the chosen slots: neighbours are one slice."""
+        ends = {s.name: self.starts[s.name] + aligned(math.prod(s.shape)) for s in self.order}
+        parts = [list(group) for is_chosen, group in groupby(self.order, chosen) if is_chosen]
+        return [self.flat[:, self.starts[part[0].name] : ends[part[-1].name]] for part in parts]
 
     def _view(self, flat: Tensor, slot: Slot) -> Tensor:
         start, size = self.starts[slot.name], math.prod(slot.shape)

@@ -58,17 +58,21 @@ WITHOUT_EFFECT = (
 
 
 def resolve(settings: Settings) -> Settings:
-    """Fill in what other settings decide: the depth of `widths`, the decay of `adamw`, each purpose's seed."""
+    """Fill in what other settings decide: the depth of `widths`, the decay of `adamw`, when averages start, seeds."""
     value = settings.reg.weight_decay.value
     if value is None:
         value = 0.01 if settings.optimizer.kind == "adamw" else 0.0
     decay = dataclasses.replace(settings.reg.weight_decay, value=value)
     seeds = {p: settings.seed if (s := getattr(settings.seeds, p)) is None else s for p in PURPOSES}
+    averaging = settings.trainer.averaging
+    start = (0.75 if averaging.kind == "swa" else 0.0) if averaging.start is None else averaging.start
+    averaging = dataclasses.replace(averaging, start=start)
     model = dataclasses.replace(settings.model, depth=len(hidden_layers(settings.model)))
     return dataclasses.replace(
         settings,
         model=model,
         reg=dataclasses.replace(settings.reg, weight_decay=decay),
+        trainer=dataclasses.replace(settings.trainer, averaging=averaging),
         seeds=Seeds(**seeds),
     )
 
@@ -128,7 +132,7 @@ def stackable(settings: Settings) -> set[str]:
 
 
 def requested(settings: Settings) -> list[str]:
-    """The regularizers (and clipping) whose values are not neutral, in the order of `Reg`."""
+    """The regularizers (and what else acts in `trainer`) whose values are not neutral, in the order of `Reg`."""
     reg = settings.reg
     active = {
         "dropout": reg.dropout.rate > 0 or any(reg.dropout.rates or []) or reg.dropout.input_rate > 0,
@@ -137,10 +141,15 @@ def requested(settings: Settings) -> list[str]:
         "weight_decay": bool(reg.weight_decay.value),
         "l2": reg.l2.value > 0,
         "l1": reg.l1.value > 0,
+        "max_norm": reg.max_norm.value is not None,
+        "sam": reg.sam.rho > 0,
         "label_smoothing": reg.label_smoothing.value > 0,
         "noise": reg.noise.std > 0,
         "crop": reg.crop.padding > 0,
         "flip": reg.flip.rate > 0,
         "grad_clip": settings.trainer.grad_clip is not None,
+        "grad_clip_value": settings.trainer.grad_clip_value is not None,
+        "accumulate": settings.trainer.accumulate > 1,
+        "averaging": settings.trainer.averaging.kind != "none",
     }
     return [name for name, on in active.items() if on]

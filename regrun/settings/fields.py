@@ -1,5 +1,6 @@
 """How a setting is declared: its default (neutral) value, its range, and whether runs of a stack may differ in it."""
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
@@ -9,6 +10,12 @@ FLOAT32_MAX = 3.4e38
 def number(default: Any, interval: str = "(-inf, inf)", *, stackable: bool = False) -> Any:
     """A field whose number (or each number of a list) lies in `interval`, written as in "[0, 1)"."""
     return field(default=default, metadata={"interval": interval, "stackable": stackable})
+
+
+def numbers(default: Sequence[float], interval: str, *, length: int | None = None, stackable: bool = False) -> Any:
+    """A field with a list of numbers in `interval`, of any length unless one is given."""
+    metadata = {"interval": interval, "stackable": stackable} | ({} if length is None else {"length": length})
+    return field(default_factory=lambda: list(default), metadata=metadata)
 
 
 def choice(default: str, options: tuple[str, ...], *, stackable: bool = False) -> Any:

@@ -33,10 +33,13 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class WeightDecay:
-    """Decoupled decay: weights shrink by lr * value each step. null is 0, or 0.01 under adamw."""
+    """Decoupled decay: weights shrink by lr * value each step. null is 0, or 0.01 under adamw.
+
+    `exclude` names what keeps its size: biases, norms' gains and shifts, both, both and the output layer, or nothing.
+    """
 
     value: float | None = number(None, "[0, inf)", stackable=True)
-    exclude: str = choice("norm_bias", ("norm_bias", "none"))
+    exclude: str = choice("norm_bias", ("norm_bias", "norm_bias_output", "norm", "bias", "none"))
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class L1:
 
     value: float = number(0.0, "[0, inf)", stackable=True)
     mode: str = choice("penalty", ("penalty", "proximal"))
+
+
+@dataclass(frozen=True)
+class MaxNorm:
+    """The largest norm of each unit's incoming weights, biases aside; null for none."""
+
+    value: float | None = number(None, "(0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Sam:
+    """Radius in which sharpness-aware minimization looks for the worst weights: each step takes two gradients."""
+
+    rho: float = number(0.0, "[0, inf)", stackable=True)
 
 
 @dataclass(frozen=True)
@@ -92,6 +109,8 @@ class Reg:
     weight_decay: WeightDecay = group(WeightDecay)
     l2: L2 = group(L2)
     l1: L1 = group(L1)
+    max_norm: MaxNorm = group(MaxNorm)
+    sam: Sam = group(Sam)
     label_smoothing: LabelSmoothing = group(LabelSmoothing)
     noise: Noise = group(Noise)
     crop: Crop = group(Crop)

@@ -9,12 +9,34 @@ PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop after `patience` epochs without an improvement of more than `min_delta`; null trains to the end."""
+    """Stop after `patience` epochs without an improvement of more than `min_delta`; null trains to the end.
 
+    Other rules: `gap`, as soon as train accuracy leads val accuracy by more than `gap`; `generalization_loss`, as
+    soon as val loss is more than `alpha` percent above its lowest. Each judges its figure's exponential moving
+    average with weight `smoothing` on the past; the best epoch is that of the monitored figure itself.
+    """
+
+    rule: str = choice("patience", ("patience", "gap", "generalization_loss"))
     patience: int | None = number(10, "[1, inf)")
     min_delta: float = number(0.0, "[0, inf)")
     monitor: str = choice("val_loss", ("val_loss", "val_accuracy"))
     mode: str = choice("auto", ("auto", "min", "max"))
+    gap: float = number(0.05, "[0, 1)")
+    alpha: float = number(5.0, "(0, inf)")
+    smoothing: float = number(0.0, "[0, 1)")
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Weights that are averaged beside training, and measured, kept and tested in place of the last ones.
+
+    `ema` averages steps, `swa` the ends of epochs, from a share `start` of the epochs on; null is 0 for ema, 0.75 for
+    swa. Batch norm's statistics are then estimated anew on train.
+    """
+
+    kind: str = choice("none", ("none", "ema", "swa"))
+    decay: float = number(0.999, "[0, 1)")
+    start: float | None = number(None, "[0, 1)")
 
 
 @dataclass(frozen=True)
@@ -24,7 +46,10 @@ class Trainer:
     epochs: int = number(100, "[0, inf)")
     batch_size: int = number(64, "[1, inf)")
     early_stopping: EarlyStopping = group(EarlyStopping, stackable=True)
+    accumulate: int = number(1, "[1, inf)")
     grad_clip: float | None = number(None, "(0, inf)", stackable=True)
+    grad_clip_value: float | None = number(None, "(0, inf)", stackable=True)
+    averaging: Averaging = group(Averaging, stackable=True)
     precision: str = choice("float32", ("float32", "bfloat16"))
     limit_batches: int | None = number(None, "[1, inf)")
     time_limit: float | None = number(None, "(0, inf)")
