@@ -41,20 +41,22 @@ def percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f} %"
 
 
+def figure(accuracy: float | None, r2: float | None) -> str:
+    """The one that applies: 97.2 %, or R2 0.512."""
+    return percent(accuracy) if r2 is None else f"R2 {r2:.3f}"
+
+
 def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     """The figures that matter, named."""
     o = outcome
     if o.error is not None:
         return [("status", o.status), ("error", o.error)]
+    best, last = figure(o.test_accuracy_best, o.test_r2_best), figure(o.test_accuracy_last, o.test_r2_last)
+    train, val = figure(o.train_accuracy_best, o.train_r2_best), figure(o.val_accuracy_best, o.val_r2_best)
+    gap = f"{100 * (o.gap or 0):.1f} points" if o.val_r2_best is None else f"{o.gap or 0:.3f}"
     lines = [
-        (
-            "test accuracy",
-            f"{percent(o.test_accuracy_best)} at the best epoch, {percent(o.test_accuracy_last)} at the last",
-        ),
-        (
-            "train / val",
-            f"{percent(o.train_accuracy_best)} / {percent(o.val_accuracy_best)}, gap {100 * (o.gap or 0):.1f} points",
-        ),
+        ("test accuracy" if o.test_r2_best is None else "test", f"{best} at the best epoch, {last} at the last"),
+        ("train / val", f"{train} / {val}, gap {gap}"),
         ("best epoch", f"{o.best_epoch} of {o.last_epoch}, stopped by {o.stop_reason}"),
         ("parameters", f"{o.num_parameters:,}"),
         ("diagnosis", o.advice or ""),
@@ -108,8 +110,8 @@ class Plain(Silent):
     def _line(self, train: CurveRow, val: CurveRow) -> str:
         lr = f"  lr {self.epoch.lr_last:.3g}" if self.epoch is not None else ""
         return (
-            f"epoch {val.epoch}/{self.epochs}  train {train.loss:.4f} {percent(train.accuracy)}  "
-            f"val {val.loss:.4f} {percent(val.accuracy)}{lr}"
+            f"epoch {val.epoch}/{self.epochs}  train {train.loss:.4f} {figure(train.accuracy, train.r2)}  "
+            f"val {val.loss:.4f} {figure(val.accuracy, val.r2)}{lr}"
         )
 
     def finish(self, outcome: Outcome, folder: Path) -> None:
@@ -151,8 +153,9 @@ class LiveView(Silent):
         bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)
         pace = f"{speed:.1f} epochs/s, at most {left:.0f} s left" if speed else ""
         grid.add_row("epoch", f"{val.epoch}/{self.epochs}", bar)
-        grid.add_row("train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None))
-        grid.add_row("val", f"{val.loss:.4f}", percent(val.accuracy))
+        if train is not None:
+            grid.add_row("train", f"{train.loss:.4f}", figure(train.accuracy, train.r2))
+        grid.add_row("val", f"{val.loss:.4f}", figure(val.accuracy, val.r2))
         width = max(10, min(60, self.console.width - 12))
         line = spark([v.loss for v in self.val], width=width, bars=self.bars)
         return Group(Text(self.title, style="bold"), grid, Text(pace), Text(f"val loss {line}"))
@@ -205,7 +208,8 @@ class SweepView:
     """One line per finished run, the effects at the end: for terminals and pipes alike."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
-        self.note, self.done, self.total, self.started, self.best = write, 0, 0, 0.0, 0.0
+        self.note, self.done, self.total, self.started = write, 0, 0, 0.0
+        self.best: tuple[float | None, float | None] = (None, None)  # val accuracy and R2: one of them
 
     def start(self, total: int, done: int, stacks: list[int]) -> None:
         """total, done: runs of the plan; stacks: the size of each stack that will be trained."""
@@ -215,12 +219,14 @@ class SweepView:
     def ended(self, row: dict[str, str]) -> None:
         """A run has ended; its row of summary.csv."""
         self.done += 1
-        accuracy = None if row["val_accuracy_best"] == "none" else float(row["val_accuracy_best"])
-        self.best = max(self.best, accuracy or 0.0)
+        accuracy, r2 = (
+            None if row[f"val_{n}_best"] == "none" else float(row[f"val_{n}_best"]) for n in ("accuracy", "r2")
+        )
+        self.best = max(self.best, (accuracy, r2), key=lambda pair: max(-math.inf if v is None else v for v in pair))
         rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        figure = f"val {percent(accuracy)}" if row["error"] == "none" else clip(row["error"], 120)
-        best = f"best val so far {percent(self.best)}, {rate:.1f} runs/s"
-        self.note(f"{self.done}/{self.total}  {row['run_id']}  {row['status']}  {figure}  ({best})")
+        val = f"val {figure(accuracy, r2)}" if row["error"] == "none" else clip(row["error"], 120)
+        best = f"best val so far {figure(*self.best)}, {rate:.1f} runs/s"
+        self.note(f"{self.done}/{self.total}  {row['run_id']}  {row['status']}  {val}  ({best})")
 
     def look(self, folders: list[Path], running: int) -> None:
         """The folders of the stacks at work, and how many runs they hold."""
@@ -231,7 +237,8 @@ class SweepView:
     def finish(self, effects: "pd.DataFrame", folder: Path) -> None:
         """The best settings by val, with the 95 % intervals of their means over seeds."""
         shown = effects[[*effects.columns[: effects.columns.get_loc("n")], "n", "failed"]].head(20)
-        for name in ("val_accuracy_best", "test_accuracy_best"):
+        figures = [f"{split}_{name}_best" for name in ("accuracy", "r2") for split in ("val", "test")]
+        for name in (name for name in figures if effects[f"{name}_mean"].notna().any()):
             parts = zip(*(effects[f"{name}_{part}"][:20] for part in ("mean", "low", "high")), strict=True)
             shown = shown.assign(**{name: [_with_interval(*figures) for figures in parts]})
         for line in shown.to_string(index=False).splitlines():

@@ -13,6 +13,8 @@ MEASURES = (
     "val_loss_best",
     "test_accuracy_best",
     "test_loss_best",
+    "val_r2_best",
+    "test_r2_best",
     "best_epoch",
     "last_epoch",
     "seconds",
@@ -20,7 +22,7 @@ MEASURES = (
 
 
 def write(root: Path) -> pd.DataFrame:
-    """Write effects.csv and return it, the best val accuracy first."""
+    """Write effects.csv and return it, the best val accuracy (or R2) first."""
     table = effects(pd.read_csv(root / "summary.csv", dtype={"run_id": str, "fingerprint": str}))
     lines = [list(table.columns), *table.astype(object).where(table.notna(), None).to_numpy().tolist()]
     records.replace(root / "effects.csv", records.table(lines))
@@ -47,7 +49,8 @@ def effects(summary: pd.DataFrame) -> pd.DataFrame:
     ]
     groups = summary.groupby(varying, dropna=False, sort=False) if varying else [((), summary)]
     rows = [dict(zip(varying, key, strict=True)) | _row(runs) for key, runs in groups]
-    return pd.DataFrame(rows).sort_values("val_accuracy_best_mean", ascending=False, kind="stable", ignore_index=True)
+    order = ["val_accuracy_best_mean", "val_r2_best_mean"]
+    return pd.DataFrame(rows).sort_values(order, ascending=False, ignore_index=True)
 
 
 def _row(runs: pd.DataFrame) -> dict[str, float]:

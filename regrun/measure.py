@@ -1,4 +1,4 @@
-"""What is measured of a stack between epochs, in eval mode: losses and accuracies, and the state of each layer."""
+"""What is measured of a stack between epochs, in eval mode: losses, accuracies or R2, and the state of each layer."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,24 @@ PROBE = 256  # training examples that the layers are measured on
 
 @dataclass(frozen=True)
 class Score:
-    """Loss (nats, mean over examples) and accuracy of one run on one split."""
+    """Loss (mean over examples; nats for classes), and accuracy or R2, of one run on one split."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None = None
+    r2: float | None = None
+
+    @property
+    def figure(self) -> float:
+        """The one that applies; higher is better."""
+        figure = self.r2 if self.accuracy is None else self.accuracy
+        assert figure is not None
+        return figure
 
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
     """Every replica's score on train, val or test, example by example of equal weight."""
+    if stack.error is not None:
+        return _regression_scores(stack, split, stack.error, meter)
     losses, hits, count = [], [], 0
     with torch.no_grad():
         for x, targets in stack.batches.eval_batches(split):
@@ -36,6 +46,24 @@ def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score
     loss = torch.stack(losses).cpu().double().sum(0) / count
     accuracy = torch.stack(hits).cpu().double().sum(0) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
+
+
+def _regression_scores(stack: Stack, split: str, kind: str, meter: Meter | None) -> list[Score]:
+    """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
+
+    A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
+    """
+    losses, squares, count = [], [], 0
+    with torch.no_grad():
+        for x, targets in stack.batches.eval_batches(split):
+            error = stack.forward(x, meter=meter if count == 0 else None) - targets
+            losses.append(objective.ERRORS[kind](error)[0].mean(2).sum(1))
+            squares.append(error.square().sum(1))
+            count += targets.shape[1]
+    loss = torch.stack(losses).cpu().double().sum(0) / count
+    error, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split)
+    r2 = torch.where(spread > 0, 1 - error / spread, (error == 0).double()).mean(1)
+    return [Score(loss, r2=figure) for loss, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

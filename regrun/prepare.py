@@ -55,9 +55,10 @@ def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Pr
         except ConfigError as error:
             problems += error.problems
             continue
-        problems += checks.data_conflicts(run, train_size)
+        source = loaded[key]
+        problems += checks.data_conflicts(run, train_size, source.shape, source.is_regression)
         warnings = list(checks.warnings(run, train_size))
-        prepared.append(Prepared(job, run_id(run), loaded[key], train_size, device, warnings))
+        prepared.append(Prepared(job, run_id(run), source, train_size, device, warnings))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared

@@ -151,7 +151,7 @@ def test_a_mistake_is_one_line_that_names_it(line: str, where: str, refused: Ref
         ("modell=deep", "model"),
         ("model=depp", "deep"),
         ("reg=[dropout,batchnom]", "batchnorm"),
-        ("optimizer=adma", "adam"),
+        ("optimizer=addam", "adam"),
         ("experiment=smok", "smoke"),
         ("model.depht=3", "model.depth"),
         ("optimizr.lr=0.1", "optimizer.lr"),

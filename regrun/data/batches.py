@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from regrun import augment
-from regrun.data.sources import Source
+from regrun.data.source import Source
 from regrun.data.split import Split
 from regrun.meter import Meter
 from regrun.settings import Settings
@@ -30,6 +30,7 @@ class Batches:
         }
         self.offset = torch.stack([s.offset for s in splits]).unsqueeze(1).to(device)  # (R, 1, D)
         self.scale = torch.stack([s.scale for s in splits]).unsqueeze(1).to(device)
+        self.fill = torch.stack([s.fill for s in splits]).unsqueeze(1).to(device)
         self.memory = torch.empty(0, device=device)
         self.is_centered = bool((self.offset != 0).any())
         self.noise = torch.tensor([r.reg.noise.std for r in runs], device=device).view(-1, 1, 1)
@@ -56,7 +57,7 @@ class Batches:
         }
 
     def train_batch(self, indices: Tensor, streams: Streams, meter: Meter | None = None) -> tuple[Tensor, Tensor]:
-        """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B)."""
+        """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B) or (R, B, T)."""
         x = self._rows(indices)
         if self.has_images_augmented:
             x = self._augmented(x, streams, meter)
@@ -65,7 +66,7 @@ class Batches:
             clean, x = x, augment.noise(x, self.noise, streams["noise"])
             if meter is not None:
                 meter.add("noise", (x - clean).flatten(1).std(1))
-        return x, self.targets.gather(1, indices)
+        return x, self._targets(indices)
 
     def _augmented(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
         images: Tensor = x.unflatten(2, self.source.shape)
@@ -86,7 +87,17 @@ class Batches:
 
     def eval_batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> plain inputs (R, B, D), valid until the next batch, and targets (R, B)."""
-        return self._scaled(self._rows(indices)), self.targets.gather(1, indices)
+        return self._scaled(self._rows(indices)), self._targets(indices)
+
+    def spread(self, name: str) -> Tensor:
+        """(R, T) sums of squares of a regression's targets around their means in a split, float64 on the CPU."""
+        y = self._targets(self.indices[name]).cpu().double()
+        return (y - y.mean(1, keepdim=True)).square().sum(1)
+
+    def _targets(self, indices: Tensor) -> Tensor:
+        if self.targets.dim() == 2:
+            return self.targets.gather(1, indices)
+        return self.targets.gather(1, indices.unsqueeze(2).expand(*indices.shape, self.targets.shape[2]))
 
     def _rows(self, indices: Tensor) -> Tensor:
         return self.inputs.index_select(0, indices.flatten()).view(*indices.shape, -1)
@@ -96,4 +107,6 @@ class Batches:
         if self.memory.numel() < x.numel():
             self.memory = torch.empty(x.numel(), device=self.device)
         x = self.memory[: x.numel()].view(x.shape).copy_(x)
+        if self.source.has_missing:
+            torch.where(x.isnan(), self.fill, x, out=x)
         return (x.sub_(self.offset) if self.is_centered else x).mul_(self.scale)

@@ -7,20 +7,19 @@ import importlib.util
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from regrun import records
-from regrun.data.order import stratified_order
+from regrun.data.source import Source, draw_test, follow
 from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import Data, DataSet, Digits, Mnist, Toy
-from regrun.streams import generator
+from regrun.settings import Data, DataSet, Digits, Mnist, Sine, Toy
+
+__all__ = ["MNIST_SHA256", "Source", "key", "load"]
 
 # SHA-256 of the four extracted MNIST files (LeCun, Cortes and Burges), checked at every load: 0.05 s.
 MNIST_SHA256 = {
@@ -32,24 +31,6 @@ MNIST_SHA256 = {
 MNIST_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
 DIGITS_TEST_SIZE = 360
 TOY_TEST_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set: every example once, and which of them are test."""
-
-    name: str
-    inputs: Tensor  # (N, *shape), uint8 for images, float32 for tables
-    targets: Tensor  # (N,) int64
-    train: Tensor  # indices that train and val are taken from, in the file's order
-    test: Tensor  # indices of the test set: the same whatever the seed
-    num_classes: int
-    top: float | None  # the largest value a pixel can have; None for tables
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one example: (C, H, W) or (D,)."""
-        return tuple(self.inputs.shape[1:])
 
 
 def load(data: DataSet) -> Source:
@@ -80,13 +61,13 @@ def _digits(data: Digits) -> Source:
     if table.shape != (1797, 65) or table[:, 64].max() > 9:
         raise DataError(f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn")
     targets = torch.from_numpy(table[:, 64].astype(np.int64))
-    order = stratified_order(targets, generator(0, "digits-test"))
+    train, test = draw_test(targets, DIGITS_TEST_SIZE / len(targets), "digits-test")
     return Source(
         name=data.kind,
         inputs=torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8)),
         targets=targets,
-        train=order[DIGITS_TEST_SIZE:].sort().values,
-        test=order[:DIGITS_TEST_SIZE].sort().values,
+        train=train,
+        test=test,
         num_classes=10,
         top=16.0,
     )
@@ -99,7 +80,6 @@ def _mnist(data: Mnist) -> Source:
     if not all((folder / name).is_file() for name in names):
         _download(data, folder)
     arrays = [_read_idx(folder / name, check=data.kind == "mnist") for name in names]
-    train = len(arrays[0])
     for name, array in zip(names, arrays, strict=True):
         expected = array.shape[:1] if "labels" in name else (*array.shape[:1], 28, 28)
         if array.shape != expected:
@@ -108,12 +88,13 @@ def _mnist(data: Mnist) -> Source:
     targets = torch.from_numpy(np.concatenate([arrays[1], arrays[3]]).astype(np.int64))
     if len(images) != len(targets) or int(targets.max()) > 9:
         raise DataError(f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder")
+    train, test = follow(len(arrays[0]), len(arrays[2]))
     return Source(
         name=data.kind,
         inputs=images,
         targets=targets,
-        train=torch.arange(train),
-        test=torch.arange(train, len(images)),
+        train=train,
+        test=test,
         num_classes=10,
         top=255.0,
     )
@@ -154,14 +135,13 @@ def _toy(data: Toy) -> Source:
     """Two classes in the plane; a stratified fifth, drawn once and for all, is test."""
     points, labels = TOYS[data.kind](data.samples, data.noise)
     targets = torch.from_numpy(labels)
-    order = stratified_order(targets, generator(0, "toy-test"))
-    count = round(TOY_TEST_SHARE * data.samples)
+    train, test = draw_test(targets, TOY_TEST_SHARE, "toy-test")
     return Source(
         name=data.kind,
         inputs=torch.from_numpy(points.astype(np.float32)),
         targets=targets,
-        train=order[count:].sort().values,
-        test=order[:count].sort().values,
+        train=train,
+        test=test,
         num_classes=2,
         top=None,
     )
@@ -187,5 +167,22 @@ def _spirals(samples: int, noise: float) -> tuple[NDArray[np.float64], NDArray[n
     return points + np.random.default_rng(0).normal(0, noise, points.shape), labels
 
 
+def _sine(data: Sine) -> Source:
+    """One period of a sine and Gaussian noise: regression that can be drawn; a fifth is test."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(0, 1, (data.samples, 1))
+    targets = torch.from_numpy(np.sin(2 * np.pi * x) + draw.normal(0, data.noise, x.shape))
+    train, test = draw_test(targets, TOY_TEST_SHARE, "toy-test")
+    return Source(
+        name=data.kind,
+        inputs=torch.from_numpy(x.astype(np.float32)),
+        targets=targets,
+        train=train,
+        test=test,
+        num_classes=0,
+        top=None,
+    )
+
+
 TOYS = {"moons": _moons, "spirals": _spirals}
-SOURCES: dict[type, Callable[..., Source]] = {Digits: _digits, Mnist: _mnist, Toy: _toy}
+SOURCES: dict[type, Callable[..., Source]] = {Digits: _digits, Mnist: _mnist, Toy: _toy, Sine: _sine}

@@ -43,7 +43,16 @@ class Toy(Data):
     noise: float = number(0.2, "[0, inf)")
 
 
-DataSet = Digits | Mnist | Toy
+@dataclass(frozen=True, kw_only=True)
+class Sine(Data):
+    """y = sin(2 pi x) + noise, x uniform in [0, 1): regression in one dimension, the same points for every seed."""
+
+    kind: str = plain("sine")
+    samples: int = number(1000, "[20, 10000000]")
+    noise: float = number(0.1, "[0, inf)")
+
+
+DataSet = Digits | Mnist | Toy | Sine
 DATA: dict[str, type] = {
     "digits": Digits,
     "mnist": Mnist,
@@ -51,9 +60,15 @@ DATA: dict[str, type] = {
     "kmnist": Mnist,
     "moons": Toy,
     "spirals": Toy,
+    "sine": Sine,
 }
 
 
-def image_side(data: DataSet) -> int | None:
-    """The side of the data set's square images in pixels; None for a table."""
-    return {Digits: 8, Mnist: 28}.get(type(data))
+def example_shape(data: DataSet) -> tuple[int, ...] | None:
+    """What is known of an example before loading: (C, H, W), or () for a table; None where only the file knows."""
+    match data:
+        case Digits():
+            return (1, 8, 8)
+        case Mnist():
+            return (1, 28, 28)
+    return ()

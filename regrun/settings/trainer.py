@@ -13,7 +13,7 @@ class EarlyStopping:
 
     patience: int | None = number(10, "[1, inf)")
     min_delta: float = number(0.0, "[0, inf)")
-    monitor: str = choice("val_loss", ("val_loss", "val_accuracy"))
+    monitor: str = choice("val_loss", ("val_loss", "val_accuracy", "val_r2"))
     mode: str = choice("auto", ("auto", "min", "max"))
 
 
@@ -24,6 +24,7 @@ class Trainer:
     epochs: int = number(100, "[0, inf)")
     batch_size: int = number(64, "[1, inf)")
     early_stopping: EarlyStopping = group(EarlyStopping, stackable=True)
+    loss: str = choice("auto", ("auto", "squared", "absolute", "huber"))
     grad_clip: float | None = number(None, "(0, inf)", stackable=True)
     precision: str = choice("float32", ("float32", "bfloat16"))
     limit_batches: int | None = number(None, "[1, inf)")
