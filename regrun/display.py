@@ -76,6 +76,8 @@ class Silent:
 
     def row(self, row: Row) -> None: ...
 
+    def note(self, line: str) -> None: ...
+
     def warn(self, line: str) -> None: ...
 
     def finish(self, outcome: Outcome, folder: Path) -> None: ...
@@ -95,6 +97,9 @@ class Plain(Silent):
     def start(self, title: str, epochs: int) -> None:
         self.epochs = epochs
         self.write(title)
+
+    def note(self, line: str) -> None:
+        self.write(line)
 
     def warn(self, line: str) -> None:
         self.write(f"warning: {line}")
@@ -134,6 +139,9 @@ class LiveView(Silent):
     def start(self, title: str, epochs: int) -> None:
         self.title, self.epochs, self.started, self.val = title, epochs, time.monotonic(), []
         self.live.start()
+
+    def note(self, line: str) -> None:
+        self.console.print(Text(line, style="dim"))
 
     def warn(self, line: str) -> None:
         self.console.print(Text(f"warning: {line}", style="yellow"))

@@ -57,8 +57,9 @@ def _regression_scores(stack: Stack, split: str, kind: str, meter: Meter | None)
     with torch.no_grad():
         for x, targets in stack.batches.eval_batches(split):
             error = stack.forward(x, meter=meter if count == 0 else None) - targets
-            losses.append(objective.ERRORS[kind](error)[0].mean(2).sum(1))
-            squares.append(error.square().sum(1))
+            error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
+            losses.append(objective.ERRORS[kind](error)[0].sum(2).mean(1))
+            squares.append(error.square().sum(2))
             count += targets.shape[1]
     loss = torch.stack(losses).cpu().double().sum(0) / count
     error, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split)

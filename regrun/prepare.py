@@ -15,7 +15,7 @@ from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
-from regrun.settings import DataSet, Settings
+from regrun.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Pr
     there: which devices the machines have that will train, where that is not this one.
     """
     found = there or {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    loaded: dict[DataSet, Source] = {}
+    loaded: dict[str, Source] = {}
     prepared, problems = [], _folder_problems(jobs)
     for job in jobs:
         run = job.settings

@@ -26,6 +26,8 @@ def execute(prepared: Prepared) -> Outcome:
 
     for shown in views:
         shown.start(_title(prepared), run.trainer.epochs)
+        for line in prepared.source.notes:
+            shown.note(line)
         for line in prepared.warnings:
             shown.warn(line)
     try:
@@ -51,7 +53,7 @@ def execute(prepared: Prepared) -> Outcome:
 def _title(prepared: Prepared) -> str:
     run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
-    parts = [run.data.kind, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
+    parts = [prepared.source.name, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
     return " | ".join([*parts, device_name(prepared.device)])
 
 

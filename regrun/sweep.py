@@ -135,6 +135,8 @@ def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
     todo = stacks(missing, workers=workers)
     view = display.choose_for_sweep(first.trainer.progress)
     view.start(len(runs), len(runs) - len(missing), [len(stack) for stack in todo])
+    for line in dict.fromkeys(line for p in runs for line in p.source.notes):
+        view.note(line)
     for line in dict.fromkeys(line for p in runs for line in p.warnings):
         view.note(f"warning: {line}")
     with driver.signals() as signal:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from regrun import records
 from regrun.data.source import Source, draw_test, follow
+from regrun.data.tables import load_csv
 from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import Data, DataSet, Digits, Mnist, Sine, Toy
+from regrun.settings import Csv, Data, DataSet, Digits, Mnist, Sine, Toy
 
 __all__ = ["MNIST_SHA256", "Source", "key", "load"]
 
@@ -38,10 +39,10 @@ def load(data: DataSet) -> Source:
     return SOURCES[type(data)](data)
 
 
-def key(data: DataSet) -> DataSet:
+def key(data: DataSet) -> str:
     """The same for two settings that load the same data set: how it is split and scaled does not count."""
     shared: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Data)}
-    return dataclasses.replace(data, **shared)
+    return repr(dataclasses.replace(data, **shared))
 
 
 def _digits(data: Digits) -> Source:
@@ -185,4 +186,10 @@ def _sine(data: Sine) -> Source:
 
 
 TOYS = {"moons": _moons, "spirals": _spirals}
-SOURCES: dict[type, Callable[..., Source]] = {Digits: _digits, Mnist: _mnist, Toy: _toy, Sine: _sine}
+SOURCES: dict[type, Callable[..., Source]] = {
+    Digits: _digits,
+    Mnist: _mnist,
+    Toy: _toy,
+    Sine: _sine,
+    Csv: load_csv,
+}

@@ -52,7 +52,28 @@ class Sine(Data):
     noise: float = number(0.1, "[0, inf)")
 
 
-DataSet = Digits | Mnist | Toy | Sine
+@dataclass(frozen=True, kw_only=True)
+class Csv(Data):
+    """A table in a CSV file: `target` is the column to predict, or `targets` for a regression of several.
+
+    `test_path` is a file with the test set; without it a share of `test_size` is drawn once and for all. `task: auto`
+    takes words and up to 20 whole numbers for classes. `columns` are the inputs (null: all others), `categories` those
+    that are categories though they look like numbers, `missing` words that mean no value (beside "", NA, NaN ...).
+    """
+
+    kind: str = plain("csv")
+    path: str = plain("")
+    target: str = plain("")
+    targets: list[str] | None = plain(None)
+    test_path: str | None = plain(None)
+    test_size: float = number(0.2, "(0, 1)")
+    task: str = choice("auto", ("auto", "classification", "regression"))
+    columns: list[str] | None = plain(None)
+    categories: list[str] | None = plain(None)
+    missing: list[str] | None = plain(None)
+
+
+DataSet = Digits | Mnist | Toy | Sine | Csv
 DATA: dict[str, type] = {
     "digits": Digits,
     "mnist": Mnist,
@@ -61,6 +82,7 @@ DATA: dict[str, type] = {
     "moons": Toy,
     "spirals": Toy,
     "sine": Sine,
+    "csv": Csv,
 }
 
 
