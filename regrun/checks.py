@@ -6,7 +6,7 @@ itself is in `data_conflicts`.
 
 from collections.abc import Iterator
 
-from regrun.settings import Cnn, Csv, Data, Residual, Settings, example_shape, hidden_layers, requested
+from regrun.settings import Cnn, Csv, Data, Npz, Residual, Settings, example_shape, hidden_layers, requested
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -68,12 +68,11 @@ def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
 def _data_conflicts(data: Data) -> Iterator[str]:
     if data.val_size >= 1 and not data.val_size.is_integer():
         yield f"data.val_size: must be a fraction below 1 or a whole count, got {data.val_size}"
-    if isinstance(data, Csv):
-        if not data.path:
-            yield "data.path: must name a CSV file, got nothing; add data.path=FILE"
-        if bool(data.target) == bool(data.targets):
-            got = f"{data.target} and targets" if data.target else "nothing"
-            yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
+    if isinstance(data, Csv | Npz) and not data.path:
+        yield f"data.path: must name a file for data={data.kind}, got nothing; add data.path=FILE"
+    if isinstance(data, Csv) and bool(data.target) == bool(data.targets):
+        got = f"{data.target} and targets" if data.target else "nothing"
+        yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
 
 
 def _trainer_conflicts(run: Settings) -> Iterator[str]:

@@ -19,11 +19,14 @@ OPTIONS = {
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"],
     "scheduler": ["constant", "exponential", "inverse", "step", "cosine", "warmup_cosine"],
-    "data": ["digits", "moons", "spirals", "sine"],
+    "data": ["digits", "moons", "spirals", "sine", "sklearn"],
     "experiment": ["smoke"],
     "trainer": ["default"],
 }
-FILES = {"data": {"mnist", "fashion_mnist", "kmnist", "csv"}, "experiment": {"lecture_batch_64", "lecture_batch_1024"}}
+FILES = {
+    "data": {"mnist", "fashion_mnist", "kmnist", "csv", "npz"},
+    "experiment": {"lecture_batch_64", "lecture_batch_1024"},
+}
 
 
 @pytest.mark.parametrize("group", OPTIONS)

@@ -257,7 +257,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(
         ("", "data.target: must name the column to predict"),
         ("data.target=kind data.targets=[size]", "data.target: must name the column to predict"),
         ("data.target=kind data.path=nowhere.csv", "data.path: must be a file"),
-        ("data.target=kind data.path=", "data.path: must name a CSV file"),
+        ("data.target=kind data.path=", "data.path: must name a file for data=csv"),
         ("data.target=kind data.test_path=nowhere.csv", "data.test_path: must be a file"),
         ("data.target=kind data.task=regression", "data.task: column kind has words"),
         ("data.target=kind model=cnn", "model: a cnn needs images"),

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from regrun import records
+from regrun.data.arrays import load_npz, load_sklearn
 from regrun.data.source import Source, draw_test, follow
 from regrun.data.tables import load_csv
 from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import Csv, Data, DataSet, Digits, Mnist, Sine, Toy
+from regrun.settings import Csv, Data, DataSet, Digits, Mnist, Npz, Sine, Sklearn, Toy
 
 __all__ = ["MNIST_SHA256", "Source", "key", "load"]
 
@@ -192,4 +193,6 @@ SOURCES: dict[type, Callable[..., Source]] = {
     Toy: _toy,
     Sine: _sine,
     Csv: load_csv,
+    Sklearn: load_sklearn,
+    Npz: load_npz,
 }

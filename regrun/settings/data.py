@@ -73,7 +73,30 @@ class Csv(Data):
     missing: list[str] | None = plain(None)
 
 
-DataSet = Digits | Mnist | Toy | Sine | Csv
+@dataclass(frozen=True, kw_only=True)
+class Sklearn(Data):
+    """A table that scikit-learn brings, by `name`; diabetes and linnerud are regressions. Test is drawn once."""
+
+    kind: str = plain("sklearn")
+    name: str = choice("wine", ("wine", "breast_cancer", "iris", "digits", "diabetes", "linnerud"))
+    test_size: float = number(0.2, "(0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Npz(Data):
+    """Arrays in a file of numpy.savez: x and y, or x_train, y_train, x_test and y_test; float y is a regression.
+
+    `layout: table` is x (N, D); images are uint8, `hw` (N, H, W), `hwc` (N, H, W, C) or `chw` (N, C, H, W).
+    """
+
+    kind: str = plain("npz")
+    path: str = plain("")
+    layout: str = choice("table", ("table", "hw", "hwc", "chw"))
+    task: str = choice("auto", ("auto", "classification", "regression"))
+    test_size: float = number(0.2, "(0, 1)")
+
+
+DataSet = Digits | Mnist | Toy | Sine | Csv | Sklearn | Npz
 DATA: dict[str, type] = {
     "digits": Digits,
     "mnist": Mnist,
@@ -83,6 +106,8 @@ DATA: dict[str, type] = {
     "spirals": Toy,
     "sine": Sine,
     "csv": Csv,
+    "sklearn": Sklearn,
+    "npz": Npz,
 }
 
 
@@ -93,4 +118,6 @@ def example_shape(data: DataSet) -> tuple[int, ...] | None:
             return (1, 8, 8)
         case Mnist():
             return (1, 28, 28)
+        case Npz():
+            return () if data.layout == "table" else None
     return ()
