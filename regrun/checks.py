@@ -6,7 +6,18 @@ itself is in `data_conflicts`.
 
 from collections.abc import Iterator
 
-from regrun.settings import Cnn, Csv, Data, Npz, Residual, Settings, example_shape, hidden_layers, requested
+from regrun.settings import (
+    Cnn,
+    Csv,
+    Data,
+    ImageFolder,
+    Npz,
+    Residual,
+    Settings,
+    example_shape,
+    hidden_layers,
+    requested,
+)
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -68,8 +79,8 @@ def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
 def _data_conflicts(data: Data) -> Iterator[str]:
     if data.val_size >= 1 and not data.val_size.is_integer():
         yield f"data.val_size: must be a fraction below 1 or a whole count, got {data.val_size}"
-    if isinstance(data, Csv | Npz) and not data.path:
-        yield f"data.path: must name a file for data={data.kind}, got nothing; add data.path=FILE"
+    if isinstance(data, Csv | Npz | ImageFolder) and not data.path:
+        yield f"data.path: must name what data={data.kind} reads, got nothing; add data.path=PATH"
     if isinstance(data, Csv) and bool(data.target) == bool(data.targets):
         got = f"{data.target} and targets" if data.target else "nothing"
         yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
@@ -121,7 +132,7 @@ def _classes_conflicts(run: Settings) -> Iterator[str]:
 
 def warnings(run: Settings, train_size: int) -> Iterator[str]:
     """What is allowed but probably not meant, in a sentence each."""
-    if run.reg.flip.rate > 0 and run.data.kind in ("digits", "mnist", "kmnist"):
+    if run.reg.flip.rate > 0 and run.data.kind in ("digits", "mnist", "kmnist", "svhn"):
         yield (
             f"reg.flip.rate: mirroring changes what a {'character' if run.data.kind == 'kmnist' else 'digit'} is "
             "(a mirrored 2 is no 2): expect it to hurt"

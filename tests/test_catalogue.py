@@ -24,7 +24,7 @@ OPTIONS = {
     "trainer": ["default"],
 }
 FILES = {
-    "data": {"mnist", "fashion_mnist", "kmnist", "csv", "npz"},
+    "data": {"mnist", "fashion_mnist", "kmnist", "csv", "npz", "image_folder", "cifar10", "cifar100", "svhn"},
     "experiment": {"lecture_batch_64", "lecture_batch_1024"},
 }
 

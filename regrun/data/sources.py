@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regrun import records
 from regrun.data.arrays import load_npz, load_sklearn
+from regrun.data.cifar import load_cifar, load_svhn
+from regrun.data.download import fetch
+from regrun.data.image_folder import load_image_folder
 from regrun.data.source import Source, draw_test, follow
 from regrun.data.tables import load_csv
-from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import Csv, Data, DataSet, Digits, Mnist, Npz, Sine, Sklearn, Toy
+from regrun.errors import ConfigError, DataError, clip
+from regrun.settings import Cifar, Csv, Data, DataSet, Digits, ImageFolder, Mnist, Npz, Sine, Sklearn, Svhn, Toy
 
 __all__ = ["MNIST_SHA256", "Source", "key", "load"]
 
@@ -80,7 +82,7 @@ def _mnist(data: Mnist) -> Source:
     folder = Path(data.root) / MNIST_FOLDERS[data.kind] / "raw"
     names = list(MNIST_SHA256)
     if not all((folder / name).is_file() for name in names):
-        _download(data, folder)
+        fetch(data.kind, data.root, folder, dataset=MNIST_FOLDERS[data.kind], allowed=data.download)
     arrays = [_read_idx(folder / name, check=data.kind == "mnist") for name in names]
     for name, array in zip(names, arrays, strict=True):
         expected = array.shape[:1] if "labels" in name else (*array.shape[:1], 28, 28)
@@ -100,23 +102,6 @@ def _mnist(data: Mnist) -> Source:
         num_classes=10,
         top=255.0,
     )
-
-
-def _download(data: Mnist, folder: Path) -> None:
-    if not data.download:
-        raise ConfigError(f"data.root: no {data.kind} in {folder}; set data.root or data.download=true")
-    import torchvision  # 1.3 s, so only when something is missing
-
-    dataset = getattr(torchvision.datasets, MNIST_FOLDERS[data.kind])
-    try:
-        dataset(data.root, download=True)  # checks torchvision's MD5s
-    except (OSError, RuntimeError) as error:
-        records.prune(folder, below=Path(data.root).parent)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EnvironmentFault(
-            f"data.root: no {data.kind} in {folder}, and it could not be downloaded ({reason}); "
-            f"set data.root to a folder that has {MNIST_FOLDERS[data.kind]}/raw"
-        ) from None
 
 
 def _read_idx(path: Path, *, check: bool) -> NDArray[np.uint8]:
@@ -195,4 +180,7 @@ SOURCES: dict[type, Callable[..., Source]] = {
     Csv: load_csv,
     Sklearn: load_sklearn,
     Npz: load_npz,
+    ImageFolder: load_image_folder,
+    Cifar: load_cifar,
+    Svhn: load_svhn,
 }

@@ -50,6 +50,7 @@ WITHOUT_EFFECT = (
     "trainer.save",
     "data.root",
     "data.download",
+    "data.cache",
     "sweep.workers",
     "sweep.stack_size",
     "sweep.run_timeout",

@@ -96,7 +96,41 @@ class Npz(Data):
     test_size: float = number(0.2, "(0, 1)")
 
 
-DataSet = Digits | Mnist | Toy | Sine | Csv | Sklearn | Npz
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(Data):
+    """JPEG and PNG files in `path`, one folder for each class, or in its folders train and test.
+
+    Each image's shorter side is resized to `size` and its middle cut out, once: the result is kept in `cache`,
+    a folder, beside the data (auto), or not (none).
+    """
+
+    kind: str = plain("image_folder")
+    path: str = plain("")
+    size: int = number(32, "[2, 1024]")
+    channels: str = choice("rgb", ("rgb", "gray"))
+    test_size: float = number(0.2, "(0, 1)")
+    cache: str = plain("auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar(Data):
+    """60,000 images of 32 x 32 pixels in color, `kind: cifar10` or `cifar100`: torchvision's files or binary ones."""
+
+    kind: str = plain("cifar10")
+    root: str = plain("data")
+    download: bool = plain(True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Svhn(Data):
+    """99,289 house numbers of 32 x 32 pixels in color, in torchvision's files."""
+
+    kind: str = plain("svhn")
+    root: str = plain("data")
+    download: bool = plain(True)
+
+
+DataSet = Digits | Mnist | Toy | Sine | Csv | Sklearn | Npz | ImageFolder | Cifar | Svhn
 DATA: dict[str, type] = {
     "digits": Digits,
     "mnist": Mnist,
@@ -108,6 +142,10 @@ DATA: dict[str, type] = {
     "csv": Csv,
     "sklearn": Sklearn,
     "npz": Npz,
+    "image_folder": ImageFolder,
+    "cifar10": Cifar,
+    "cifar100": Cifar,
+    "svhn": Svhn,
 }
 
 
@@ -118,6 +156,10 @@ def example_shape(data: DataSet) -> tuple[int, ...] | None:
             return (1, 8, 8)
         case Mnist():
             return (1, 28, 28)
+        case Cifar() | Svhn():
+            return (3, 32, 32)
+        case ImageFolder():
+            return (3 if data.channels == "rgb" else 1, data.size, data.size)
         case Npz():
             return () if data.layout == "table" else None
     return ()
