@@ -130,6 +130,9 @@ class Outcome:
     diagnosis: str | None = optional("underfit, overfit, still_improving, diverged, untrained or ok")
     advice: str | None = optional("the diagnosis in a sentence")
     train_size: int | None = optional("training examples")
+    train_unique: float | None = optional(
+        "share of train that bootstrap drew at least once, 0.632 on average; 1 without bootstrap"
+    )
     val_size: int | None = optional("validation examples")
     test_size: int | None = optional("test examples")
     skipped_examples: int | None = optional(

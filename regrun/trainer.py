@@ -289,6 +289,7 @@ def _outcome(p: Progress, stack: Stack, own: Split, test_best: Score, test_last:
         diagnosis=diagnosis.word,
         advice=diagnosis.sentence,
         train_size=sizes["train"],
+        train_unique=len(own.train.unique()) / len(own.train),
         val_size=sizes["val"],
         test_size=sizes["test"],
         skipped_examples=sizes["train"] - epoch_slices(p.settings, sizes["train"])[-1][1],

@@ -37,7 +37,7 @@ def eight(**changes: Any) -> list[s.Settings]:
             ),
             optimizer=replace(optimizer, lr=(0.001, 0.003, 0.01)[i % 3]),
             scheduler=(s.Constant(), s.Cosine(), s.Exponential(interval="step", k=0.01))[i % 3],
-            data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
+            data=s.Digits(label_noise=(0.0, 0.2)[i % 2], bootstrap=i % 4 == 3, normalize="standardize"),
             trainer={
                 "epochs": 6,
                 "batch_size": changes.get("batch_size", 64),
@@ -119,6 +119,12 @@ def test_runs_of_different_structure_are_refused(digits: Source) -> None:
 
 def test_what_is_stackable_never_separates_runs() -> None:
     assert differences(eight()) == []
+
+
+def test_a_run_says_how_much_of_train_its_bootstrap_drew(digits: Source) -> None:
+    _, ends = train_rows([make(data=s.Digits(bootstrap=b), trainer={"epochs": 0}) for b in (False, True)], digits)
+    assert ends[0].outcome.train_unique == 1
+    assert 0.59 < (ends[1].outcome.train_unique or 0) < 0.68
 
 
 @pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])

@@ -21,7 +21,7 @@ from regrun.streams import generator
 class Split:
     """Indices into the source, the run's own labels, and the scaling that train gives."""
 
-    train: Tensor  # (n,)
+    train: Tensor  # (n,); with bootstrap some come more than once, and some not at all
     val: Tensor  # (v,)
     test: Tensor  # (t,)
     targets: Tensor  # (N,) labels, with noise where the settings ask for it; (N, T) float32 for regression
@@ -44,7 +44,10 @@ def sizes(source: Source, data: Data) -> tuple[int, int]:
 
 
 def split(source: Source, data: Data, seeds: Seeds) -> Split:
-    """Val is taken from train first, then the training subset; neither depends on the other's size."""
+    """Val is taken from train first, then the training subset; neither depends on the other's size.
+
+    A bootstrap is drawn last: the runs of an ensemble share their val, their labels and their scaling.
+    """
     labels = source.targets[source.train]
     size, count = sizes(source, data)
     order = shuffled_order(labels, generator(seeds.split or 0, "split"))
@@ -59,6 +62,9 @@ def split(source: Source, data: Data, seeds: Seeds) -> Split:
     fill = _medians(source, train)
     offset, scale = _scaling(source, data.normalize, train, fill)
     mean, deviation = _target_scaling(source, train)
+    if data.bootstrap:
+        draw = generator(seeds.bootstrap or 0, "bootstrap")
+        train = train[torch.randint(len(train), (len(train),), generator=draw)].sort().values
     return Split(
         train=train,
         val=val,

@@ -7,11 +7,15 @@ from regrun.settings.fields import choice, number, plain
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What all data sets share: how val and a training subset are taken, and how inputs are scaled."""
+    """What all data sets share: how val and a training subset are taken, and how inputs are scaled.
+
+    `bootstrap` trains on as many examples drawn from train with replacement (bagging, Breiman 1996).
+    """
 
     val_size: float = number(0.2, "(0, inf)")
     split: str = choice("stratified", ("stratified", "tail"))
     train_size: int | None = number(None, "[1, inf)")
+    bootstrap: bool = plain(False, stackable=True)
     label_noise: float = number(0.0, "[0, 1]", stackable=True)
     label_noise_val: float = number(0.0, "[0, 1]", stackable=True)
     normalize: str = choice("unit", ("none", "unit", "standardize"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from regrun.settings.fields import choice, group, number, plain
 
-PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
+PURPOSES = ("init", "order", "split", "dropout", "augment", "noise", "bootstrap")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Seeds:
     dropout: int | None = number(None, "[0, inf)")
     augment: int | None = number(None, "[0, inf)")
     noise: int | None = number(None, "[0, inf)")
+    bootstrap: int | None = number(None, "[0, inf)")
 
 
 @dataclass(frozen=True)
