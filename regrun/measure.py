@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regrun import objective
+from regrun.data.batches import EVAL_BATCH
 from regrun.layers import to_features
 from regrun.meter import Meter
 from regrun.models.ops import Conv
@@ -33,38 +34,40 @@ class Score:
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
     """Every replica's score on train, val or test, example by example of equal weight."""
-    if stack.error is not None:
-        return _regression_scores(stack, split, stack.error, meter)
+    groups = stack.groups(EVAL_BATCH)
+    scores = _scores if stack.error is None else _regression_scores
+    return [score for group in groups for score in scores(stack, split, group, meter if group is groups[0] else None)]
+
+
+def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
     losses, hits, count = [], [], 0
-    with torch.no_grad():
-        for x, targets in stack.batches.eval_batches(split):
-            logits = stack.forward(x, meter=meter if count == 0 else None)
-            losses.append(objective.cross_entropy(logits, targets).sum(1))
-            hits.append((logits.argmax(2) == targets).sum(1))
-            count += targets.shape[1]
+    for x, targets in stack.batches.eval_batches(split, replicas):
+        logits = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None)
+        losses.append(objective.cross_entropy(logits, targets).sum(1))
+        hits.append((logits.argmax(2) == targets).sum(1))
+        count += targets.shape[1]
     # Summed in float64 on the CPU: batches of 1,024 in float32 first, so the mean is right to 1e-7.
     loss = torch.stack(losses).cpu().double().sum(0) / count
     accuracy = torch.stack(hits).cpu().double().sum(0) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
 
 
-def _regression_scores(stack: Stack, split: str, kind: str, meter: Meter | None) -> list[Score]:
+def _regression_scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
     """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
 
     A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
     """
     losses, squares, count = [], [], 0
-    with torch.no_grad():
-        for x, targets in stack.batches.eval_batches(split):
-            error = stack.forward(x, meter=meter if count == 0 else None) - targets
-            error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
-            losses.append(objective.ERRORS[kind](error)[0].sum(2).mean(1))
-            squares.append(error.square().sum(2))
-            count += targets.shape[1]
+    for x, targets in stack.batches.eval_batches(split, replicas):
+        error = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None) - targets
+        error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
+        losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
+        squares.append(error.square().sum(2))
+        count += targets.shape[1]
     loss = torch.stack(losses).cpu().double().sum(0) / count
-    error, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split)
-    r2 = torch.where(spread > 0, 1 - error / spread, (error == 0).double()).mean(1)
-    return [Score(loss, r2=figure) for loss, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
+    total, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split, replicas)
+    r2 = torch.where(spread > 0, 1 - total / spread, (total == 0).double()).mean(1)
+    return [Score(each, r2=figure) for each, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def inspect(stack: Stack) -> list[list[LayerState]]:
 def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
     """(R, 7) in the order of LayerState. output: (R, B, D)."""
     a, w = output.float(), weight.flatten(1)
-    is_zero = a == 0
+    zeros = torch.empty_like(a).copy_(a).eq_(0)  # 0 or 1 as floats: bools take three times as long
     # Two passes by hand: torch's one-pass var takes five times as long.
     centered, spread = a - a.mean(1, keepdim=True), w - w.mean(1, keepdim=True)
     columns = [
@@ -112,8 +115,8 @@ def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
         gradient.flatten(1).norm(dim=1),
         a.square().mean((1, 2)).sqrt(),
         centered.square().mean((1, 2)).sqrt(),
-        is_zero.all(1).float().mean(1),
-        is_zero.float().mean((1, 2)),
+        (zeros.sum(1) == a.shape[1]).float().mean(1),
+        zeros.mean((1, 2)),
     ]
     return torch.stack(columns, 1).cpu()
 

@@ -17,14 +17,14 @@ LAYERS = [
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config conversion dictionary grouping help",
+    "checks config conversion dictionary grouping help overrides",
     "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
     "data.sources data.split data.tables "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
     "display plots plan prepare reading",
-    "writing collect effects",
-    "run",
+    "writing collect effects effectsview",
+    "run standing sweepview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
     "engines.choice",
@@ -40,7 +40,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects"
+    "plan collect effects overrides standing sweepview effectsview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -346,6 +346,15 @@ def test_stacks_fit_the_cache(line: str, size: int) -> None:
     assert stacking.stack_size(run) == size
 
 
+def test_a_gpu_elsewhere_takes_the_largest_stack_and_counts_what_a_replica_needs() -> None:
+    lines = ["model=shallow", "model.width=1000", "trainer.device=cuda"]
+    (run,) = prepare.prepare(config.jobs(lines, multirun=False), there={"cuda": True, "mps": False, "cpu": True})
+    parameters = 64 * 1000 + 1000 + 1000 * 10 + 10
+    assert stacking.parameter_bytes(run) == 4 * parameters
+    assert stacking.replica_bytes(run) > 6 * 4 * parameters + 4 * 1024 * (64 + 1000)
+    assert stacking.stack_size(run) == 1024 or stacking.free_gpu_bytes() is not None
+
+
 def test_stacks_hold_one_structure_and_keep_every_worker_busy() -> None:
     line = ["model=shallow", "trainer.epochs=1,2", "seed=range(7)", "sweep.workers=3", "sweep.stack_size=4"]
     stacks = stacking.stacks(prepare.prepare(config.jobs(line, multirun=True)), workers=3)
@@ -364,6 +373,22 @@ def test_effects_are_means_with_t_intervals_over_seeds() -> None:
         assert row.test_accuracy_best_mean == pytest.approx(values.mean())
         assert row.test_accuracy_best_sd == pytest.approx(values.std(ddof=1))
         assert (row.test_accuracy_best_low, row.test_accuracy_best_high) == pytest.approx(tuple(interval))
+
+
+def test_effects_have_a_column_for_what_varies_in_the_plan_whatever_has_ended() -> None:
+    assert main([*GRID, "sweep.stack_size=3"]) == 0
+    for folder in sorted(Path("s/stacks").iterdir())[1:]:
+        (folder / "summary.csv").unlink()
+    assert main(["collect", "s"]) == 0
+    table = pd.read_csv("s/effects.csv", dtype=str)
+    assert list(table.columns[:3]) == ["reg.dropout.rate", "optimizer.lr", "n"]
+    assert table.iloc[0, :3].tolist() == ["0.0", "0.001", "3"] and len(table) == 1
+
+
+def test_effects_are_in_the_order_of_accuracy_then_of_loss() -> None:
+    rows = {"optimizer.lr": ["1", "2", "3", "4"], "status": ["ok"] * 4} | dict.fromkeys(effects.MEASURES, [0.0] * 4)
+    figures = {"val_accuracy_best": [0.5, 0.9, 0.9, None], "val_loss_best": [0.1, 0.3, 0.2, 0.1]}
+    assert list(effects.effects(pd.DataFrame(rows | figures), ["optimizer.lr"])["optimizer.lr"]) == ["3", "2", "1", "4"]
 
 
 def test_one_run_has_no_interval() -> None:

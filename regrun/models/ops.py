@@ -179,7 +179,7 @@ class BatchNorm(Op):
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
         if on.meter is not None and not on.training:
-            on.meter.add(f"batchnorm/{self.name}", torch.ones(len(on.params[f"{self.name}.weight"])))
+            on.meter.add(f"batchnorm/{self.name}", torch.ones(1))
         if x.dim() == 4:
             return super().forward(x, on)
         gain, shift = self._affine(on)
@@ -224,7 +224,7 @@ class LayerNorm(Op):
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         gain, shift = on.params[f"{self.name}.weight"], on.params[f"{self.name}.bias"]
         if on.meter is not None:
-            on.meter.add(f"layernorm/{self.name}", torch.ones(len(gain)))
+            on.meter.add(f"layernorm/{self.name}", torch.ones(1))
         return layers.layer_norm(x.float(), gain, shift, eps=self.eps)
 
 
