@@ -131,11 +131,12 @@ def _train_epoch(stack: Stack, epoch: int, steps_before: int, deadline: float) -
     table = optim.epoch_table(optimizers, lr, first_step=steps_before + 1, device=stack.device)
     streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
     losses = torch.empty(len(slices), len(stack), device=stack.device)
+    rows = batches.rows([order[:, begin:end] for begin, end in slices])
     meter, taken = Meter(), 0
     for (begin, end), at in zip(slices, table, strict=True):
         is_last = taken == len(slices) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
-        x, targets = batches.train_batch(order[:, begin:end], augmenters, watch)
+        x, targets = batches.train_batch(order[:, begin:end], augmenters, watch, rows=next(rows))
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:

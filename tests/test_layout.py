@@ -19,7 +19,7 @@ LAYERS = [
     "layers initializers augment schedules metrics stopping streams objective meter rows records",
     "checks config conversion dictionary grouping help overrides",
     "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
-    "data.sources data.split data.tables "
+    "data.sources data.split data.stream data.tables "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
     "display plots plan prepare reading",

@@ -64,7 +64,8 @@ class Residual(nn.Module):
 
 def export(network: tuple[ops.Op, ...], weights: dict[str, Tensor], rates: dict[str, float]) -> nn.Module:
     """The network in eval mode. rates: the drop probability of each place, for those who train on."""
-    normalize = Normalize(weights["input.offset"], weights["input.scale"], weights["input.fill"])
+    offset, scale = weights["input.offset"], weights["input.scale"]
+    normalize = Normalize(offset, scale, weights.get("input.fill", torch.zeros_like(offset)))
     is_image = any(isinstance(op, ops.Conv) for op in network)
     layers = _modules(network, weights, rates, is_image)
     named = [("normalize", normalize), *layers]

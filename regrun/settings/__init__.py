@@ -51,6 +51,8 @@ WITHOUT_EFFECT = (
     "data.root",
     "data.download",
     "data.cache",
+    "data.stream",
+    "data.workers",
     "sweep.workers",
     "sweep.stack_size",
     "sweep.run_timeout",

@@ -9,7 +9,9 @@ from regrun.settings.fields import choice, number, plain
 class Data:
     """What all data sets share: how val and a training subset are taken, and how inputs are scaled.
 
-    `bootstrap` trains on as many examples drawn from train with replacement (bagging, Breiman 1996).
+    `bootstrap` trains on as many examples drawn from train with replacement (bagging, Breiman 1996). `stream` leaves
+    inputs in the host's memory and sends batches to the device (auto: where a GPU has no room for them), gathered by
+    `workers` processes (0: by this one).
     """
 
     val_size: float = number(0.2, "(0, inf)")
@@ -20,6 +22,8 @@ class Data:
     label_noise_val: float = number(0.0, "[0, 1]", stackable=True)
     normalize: str = choice("unit", ("none", "unit", "standardize"))
     drop_last: bool = plain(False)
+    stream: str = choice("auto", ("auto", "always", "never"))
+    workers: int = number(0, "[0, 1024]")
 
 
 @dataclass(frozen=True, kw_only=True)
