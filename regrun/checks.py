@@ -10,6 +10,7 @@ from regrun.settings import (
     Cnn,
     Csv,
     Data,
+    DataSet,
     ImageFolder,
     Npz,
     Residual,
@@ -79,11 +80,6 @@ def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
 def _data_conflicts(data: Data) -> Iterator[str]:
     if data.val_size >= 1 and not data.val_size.is_integer():
         yield f"data.val_size: must be a fraction below 1 or a whole count, got {data.val_size}"
-    if isinstance(data, Csv | Npz | ImageFolder) and not data.path:
-        yield f"data.path: must name what data={data.kind} reads, got nothing; add data.path=PATH"
-    if isinstance(data, Csv) and bool(data.target) == bool(data.targets):
-        got = f"{data.target} and targets" if data.target else "nothing"
-        yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
 
 
 def _trainer_conflicts(run: Settings) -> Iterator[str]:
@@ -92,6 +88,15 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
         yield "trainer.batch_size: batchnorm needs at least 2 examples in a batch, got 1; raise it, or use layernorm"
     if trainer.device == "mps" and trainer.precision == "bfloat16":
         yield "trainer.precision: bfloat16 is for cpu and cuda here, got device mps; use float32"
+
+
+def file_conflicts(data: DataSet) -> Iterator[str]:
+    """What keeps a file from being looked for: nothing was named."""
+    if isinstance(data, Csv | Npz | ImageFolder) and not data.path:
+        yield f"data.path: must name what data={data.kind} reads, got nothing; add data.path=PATH"
+    if isinstance(data, Csv) and bool(data.target) == bool(data.targets):
+        got = f"{data.target} and targets" if data.target else "nothing"
+        yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
 
 
 def data_conflicts(run: Settings, train_size: int, shape: tuple[int, ...], is_regression: bool) -> Iterator[str]:

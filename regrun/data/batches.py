@@ -26,11 +26,8 @@ class Batches:
     def __init__(self, source: Source, splits: Sequence[Split], runs: Sequence[Settings], device: torch.device) -> None:
         self.source, self.device = source, device
         # Kept as uint8: a quarter of the memory of float32.
-        self.inputs, self.is_streamed = (
-            source.inputs.flatten(1),
-            stream.is_streamed(runs[0].data, source.inputs, device),
-        )
-        self.inputs = self.inputs if self.is_streamed else self.inputs.to(device)
+        self.is_streamed = stream.is_streamed(runs[0].data, source.inputs, device)
+        self.inputs = source.inputs.flatten(1).to("cpu" if self.is_streamed else device)
         kind = torch.float32 if source.is_regression else torch.int16
         self.targets = _per_replica([s.targets for s in splits], kind, device)  # (R, N) or (R, N, T)
         self.indices = {

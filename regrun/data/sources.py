@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regrun import checks
 from regrun.data.arrays import load_npz, load_sklearn
 from regrun.data.cifar import load_cifar, load_svhn
 from regrun.data.download import fetch
@@ -38,7 +39,9 @@ TOY_TEST_SHARE = 0.2
 
 
 def load(data: DataSet) -> Source:
-    """Read the data set that the settings name."""
+    """Read the data set that the settings name. Raises ConfigError where they name none, DataError for a bad file."""
+    if problems := list(checks.file_conflicts(data)):
+        raise ConfigError(problems)
     return SOURCES[type(data)](data)
 
 
