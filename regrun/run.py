@@ -25,7 +25,7 @@ def execute(prepared: Prepared) -> Outcome:
             shown.row(row)
 
     for shown in views:
-        shown.start(_title(prepared), run.trainer.epochs)
+        shown.start(title(prepared), run.trainer.epochs)
         for line in prepared.source.notes:
             shown.note(line)
         for line in prepared.warnings:
@@ -50,7 +50,8 @@ def execute(prepared: Prepared) -> Outcome:
     return outcome
 
 
-def _title(prepared: Prepared) -> str:
+def title(prepared: Prepared) -> str:
+    """A run in a line: data, shape, regularizers, optimizer, seed, device."""
     run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
     parts = [prepared.source.name, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]

@@ -126,8 +126,20 @@ class Stack:
 
     def weight_gradients(self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each slot's gradient of the plain loss in eval mode, valid until the next step."""
+        return self._gradients(x, targets, training=False, outputs=outputs)
+
+    def first_gradients(
+        self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor], kept: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """The same in training mode, by the batch's own statistics, and every tensor that going back needed.
+
+        Without dropout: the noise that it adds to each example would pass for a signal.
+        """
+        return self._gradients(x, targets, training=True, outputs=outputs, kept=kept)
+
+    def _gradients(self, x: Tensor, targets: Tensor, **how: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            on = self._pass(x, training=False, outputs=outputs, tape=[])
+            on = self._pass(x, tape=[], **how)
             _, gradient = self._plain_loss(self._logits(x, on), targets)
             run_back(self.ops, pad_rows(gradient, dim=1), on)
         return self.gradients

@@ -1,5 +1,6 @@
 """What a person sees while a sweep trains: a live table in a terminal, plain lines anywhere else."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -119,9 +120,9 @@ class Plain(Following):
     def show_run(self, row: Cells) -> None:
         if (total := len(self.tally.plan)) > FEW:
             return
-        figure = f"{self.tally.measure()} {self.tally.figure(row):.3f}"
-        parts = [f"{self.tally.statuses.total()}/{total}", row["run_id"], row["status"], figure, self.tally.words(row)]
-        self.write("  ".join(parts))
+        number, figure = self.tally.statuses.total(), self.tally.figure(row)
+        figures = [f"{self.tally.measure()} {figure:.3f}"] if math.isfinite(figure) else []
+        self.write("  ".join([f"{number}/{total}", row["run_id"], row["status"], *figures, self.tally.words(row)]))
 
     def show(self) -> None:
         percent, now = int(100 * self.pace.share() + 1e-6), time.monotonic()

@@ -100,6 +100,16 @@ def test_a_small_sweep_has_a_line_for_each_run() -> None:
     assert lines[61].startswith("60/60  0059  ok  ") and len([line for line in lines if line.startswith("oom")]) == 6
 
 
+@pytest.mark.parametrize("figure", ["none", "nan", "inf"])
+def test_a_run_without_a_figure_shows_none(figure: str) -> None:
+    stream, plan = io.StringIO(), planned(2, 1)
+    view = sweepview.choose("plain", stream)
+    view.start(plan, [], [["0000", "0001"]])
+    view.ended(ended(plan[1], figure, status="diverged"))
+    settings = "'model.widths=[2,10]' reg.dropout.rate=0.0 optimizer.lr=0.002"
+    assert stream.getvalue().splitlines()[1] == f"1/2  0001  diverged  {settings}"
+
+
 def test_a_large_sweep_that_is_fast_tells_its_failures_alone() -> None:
     lines = plain(planned(34, 3))
     assert [line.split(":")[0] for line in lines[2:13]] == ["oom"] * 10 + [lines[12]]

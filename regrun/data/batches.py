@@ -28,7 +28,7 @@ class Batches:
         # Kept as uint8: a quarter of the memory of float32.
         self.is_streamed = stream.is_streamed(runs[0].data, source.inputs, device)
         self.inputs = source.inputs.flatten(1).to("cpu" if self.is_streamed else device)
-        kind = torch.float32 if source.is_regression else torch.int16
+        kind = torch.float32 if source.is_regression else torch.int64
         self.targets = _per_replica([s.targets for s in splits], kind, device)  # (R, N) or (R, N, T)
         self.indices = {
             name: _per_replica([getattr(s, name) for s in splits], torch.int32, device)  # (R, n)
@@ -64,7 +64,7 @@ class Batches:
         """(R, n) indices into the source, in the order in which each replica visits its train set."""
         order = torch.empty(self.indices["train"].shape, dtype=torch.int32)
         for row, own, run in zip(order, self.splits, self.runs, strict=True):
-            row.copy_(own.train[epoch_order(run.seeds.order or 0, epoch, len(own.train))])
+            row.copy_(own.train.index_select(0, epoch_order(run.seeds.order or 0, epoch, len(own.train))))
         return order.to(self.device)
 
     def augmenters(self, epoch: int) -> Streams:
@@ -129,7 +129,7 @@ class Batches:
         """Classes (R, B) int64, or numbers (R, B, T)."""
         targets, at = self.targets[replicas], indices.long()
         if targets.dim() == 2:
-            return targets.gather(1, at).long()
+            return targets.gather(1, at)
         return targets.gather(1, at.unsqueeze(2).expand(*at.shape, targets.shape[2]))
 
     def _gathered(self, indices: Tensor) -> Tensor:
