@@ -30,9 +30,10 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 weights. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
-losses are in nats, those of a regression in variances of train. A value that does not apply is `none`, a list is JSON; the only blank is the one of `accuracy`
-and `r2` that does not apply. `run_id` joins the tables. Columns are always the same. Time columns (`seconds`,
-`examples_per_second`, `peak_memory_bytes`) are the only ones that differ when a command is repeated.
+losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
+a list is JSON; the only blank is the one of `accuracy` and `r2` that does not apply. `run_id` joins the tables. Columns
+are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`) are the only ones that differ
+when a command is repeated.
 """
 
 
