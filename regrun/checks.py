@@ -6,7 +6,21 @@ itself is in `data_conflicts`.
 
 from collections.abc import Iterator
 
-from regrun.settings import Cnn, Data, Residual, Scheduler, Settings, Table, Toy, hidden_layers, image_side, requested
+from regrun.settings import (
+    Cnn,
+    Csv,
+    Data,
+    DataSet,
+    ImageFolder,
+    Npz,
+    Residual,
+    Scheduler,
+    Settings,
+    Table,
+    example_shape,
+    hidden_layers,
+    requested,
+)
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -14,6 +28,9 @@ def conflicts(run: Settings) -> Iterator[str]:
     yield from _regularizer_conflicts(run)
     yield from _model_conflicts(run)
     yield from _data_conflicts(run.data)
+    shape = example_shape(run.data)
+    if shape is not None:
+        yield from _shape_conflicts(run, shape)
     yield from _trainer_conflicts(run)
     yield from _scheduler_conflicts(run.scheduler, run.trainer.epochs)
 
@@ -36,26 +53,31 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
     for name in ("batchnorm", "layernorm"):
         if getattr(reg, name).active and not hidden:
             yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
-    if isinstance(run.data, Toy):
-        for name in ("crop", "flip"):
-            if name in requested(run):
-                yield f"reg.{name}: needs images, got data={run.data.kind}, a table; leave it out"
-    side = image_side(run.data)
-    if side is not None and reg.crop.padding >= side:
-        yield f"reg.crop.padding: must be less than the image's side of {side} pixels, got {reg.crop.padding}"
 
 
 def _model_conflicts(run: Settings) -> Iterator[str]:
-    model, hidden = run.model, hidden_layers(run.model)
+    model = run.model
     if model.widths is not None and not model.widths and isinstance(model, Cnn | Residual):
         yield "model.widths: must have at least one width, got []; or set it to null"
-    side = image_side(run.data)
-    if isinstance(model, Cnn):
-        if side is None:
-            yield f"model: a cnn needs images, got data={run.data.kind}, a table; choose another model"
-        elif side >> len(hidden) < 1:
-            most = side.bit_length() - 1
-            yield f"model.depth: {side} x {side} images can be halved {most} times, got {len(hidden)} blocks; use fewer"
+
+
+def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
+    """What the shape of an example rules out: (C, H, W) for images, one number for a table."""
+    is_cnn, blocks = isinstance(run.model, Cnn), len(hidden_layers(run.model))
+    if len(shape) < 3:
+        table = f"got data={run.data.kind}, a table"
+        if is_cnn:
+            yield f"model: a cnn needs images, {table}; choose another model"
+        wanted = [name for name in ("crop", "flip") if name in requested(run)]
+        yield from (f"reg.{name}: needs images, {table}; leave it out" for name in wanted)
+        return
+    height, width = shape[1:]
+    side, padding = min(height, width), run.reg.crop.padding
+    if padding >= side:
+        yield f"reg.crop.padding: must be less than the image's side of {side} pixels, got {padding}"
+    if is_cnn and side >> blocks < 1:
+        most = side.bit_length() - 1
+        yield f"model.depth: {height} x {width} images can be halved {most} times, got {blocks} blocks; use fewer"
 
 
 def _data_conflicts(data: Data) -> Iterator[str]:
@@ -86,8 +108,20 @@ def _scheduler_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
         )
 
 
-def data_conflicts(run: Settings, train_size: int) -> Iterator[str]:
-    """Mistakes that only the number of training examples shows."""
+def file_conflicts(data: DataSet) -> Iterator[str]:
+    """What keeps a file from being looked for: nothing was named."""
+    if isinstance(data, Csv | Npz | ImageFolder) and not data.path:
+        yield f"data.path: must name what data={data.kind} reads, got nothing; add data.path=PATH"
+    if isinstance(data, Csv) and bool(data.target) == bool(data.targets):
+        got = f"{data.target} and targets" if data.target else "nothing"
+        yield f"data.target: must name the column to predict, got {got}; give data.target or data.targets"
+
+
+def data_conflicts(run: Settings, train_size: int, shape: tuple[int, ...], is_regression: bool) -> Iterator[str]:
+    """Mistakes that only the data shows: the number of training examples, an example's shape, the kind of targets."""
+    if example_shape(run.data) is None:
+        yield from _shape_conflicts(run, shape)
+    yield from _regression_conflicts(run) if is_regression else _classes_conflicts(run)
     batch = run.trainer.batch_size
     if run.data.drop_last and train_size < batch:
         yield (
@@ -98,9 +132,30 @@ def data_conflicts(run: Settings, train_size: int) -> Iterator[str]:
         yield "data.train_size: batchnorm needs at least 2 training examples, got 1; raise it"
 
 
+def _regression_conflicts(run: Settings) -> Iterator[str]:
+    data = run.data
+    for key, value in {
+        "reg.label_smoothing.value": run.reg.label_smoothing.value,
+        "data.label_noise": data.label_noise,
+        "data.label_noise_val": data.label_noise_val,
+    }.items():
+        if value > 0:
+            yield f"{key}: is for classes, got {value} where {data.kind}'s targets are numbers; set it to 0"
+    if run.trainer.early_stopping.monitor == "val_accuracy":
+        yield "trainer.early_stopping.monitor: a regression has no accuracy, got val_accuracy; use val_loss or val_r2"
+
+
+def _classes_conflicts(run: Settings) -> Iterator[str]:
+    data, trainer = run.data, run.trainer
+    if trainer.loss != "auto":
+        yield f"trainer.loss: is for regression, got {trainer.loss} where {data.kind} has classes; use auto"
+    if trainer.early_stopping.monitor == "val_r2":
+        yield "trainer.early_stopping.monitor: classes have no R2, got val_r2; use val_loss or val_accuracy"
+
+
 def warnings(run: Settings, train_size: int) -> Iterator[str]:
     """What is allowed but probably not meant, in a sentence each."""
-    if run.reg.flip.rate > 0 and run.data.kind in ("digits", "mnist", "kmnist"):
+    if run.reg.flip.rate > 0 and run.data.kind in ("digits", "mnist", "kmnist", "svhn"):
         yield (
             f"reg.flip.rate: mirroring changes what a {'character' if run.data.kind == 'kmnist' else 'digit'} is "
             "(a mirrored 2 is no 2): expect it to hurt"

@@ -18,7 +18,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `label_noise.csv` | which labels were drawn at random; only with `data.label_noise` or `data.label_noise_val` |
 | `settings.yaml` | the resolved settings; enough to repeat the run |
 | `best.pt`, `last.pt` | weights by name, tensors only (`torch.load(..., weights_only=True)`); `trainer.save` chooses |
-| `curves.png` | loss and accuracy over epochs |
+| `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
 
 A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per
@@ -30,9 +30,10 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 weights. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
-losses are in nats. A value that does not apply is `none`, a list is JSON; the only blank is the one of `accuracy`
-and `r2` that does not apply. `run_id` joins the tables. Columns are always the same. Time columns (`seconds`,
-`examples_per_second`, `peak_memory_bytes`) are the only ones that differ when a command is repeated.
+losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
+a list is JSON; the only blank is the one of `accuracy` and `r2` that does not apply. `run_id` joins the tables. Columns
+are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`) are the only ones that differ
+when a command is repeated.
 """
 
 

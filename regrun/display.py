@@ -38,20 +38,22 @@ def percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f} %"
 
 
+def figure(accuracy: float | None, r2: float | None) -> str:
+    """The one that applies: 97.2 %, or R2 0.512."""
+    return percent(accuracy) if r2 is None else f"R2 {r2:.3f}"
+
+
 def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     """The figures that matter, named."""
     o = outcome
     if o.error is not None:
         return [("status", o.status), ("error", o.error)]
+    best, last = figure(o.test_accuracy_best, o.test_r2_best), figure(o.test_accuracy_last, o.test_r2_last)
+    train, val = figure(o.train_accuracy_best, o.train_r2_best), figure(o.val_accuracy_best, o.val_r2_best)
+    gap = f"{100 * (o.gap or 0):.1f} points" if o.val_r2_best is None else f"{o.gap or 0:.3f}"
     lines = [
-        (
-            "test accuracy",
-            f"{percent(o.test_accuracy_best)} at the best epoch, {percent(o.test_accuracy_last)} at the last",
-        ),
-        (
-            "train / val",
-            f"{percent(o.train_accuracy_best)} / {percent(o.val_accuracy_best)}, gap {100 * (o.gap or 0):.1f} points",
-        ),
+        ("test accuracy" if o.test_r2_best is None else "test", f"{best} at the best epoch, {last} at the last"),
+        ("train / val", f"{train} / {val}, gap {gap}"),
         ("best epoch", f"{o.best_epoch} of {o.last_epoch}, stopped by {o.stop_reason}"),
         ("parameters", f"{o.num_parameters:,}"),
         ("diagnosis", o.advice or ""),
@@ -70,6 +72,8 @@ class Silent:
     def start(self, title: str, epochs: int) -> None: ...
 
     def row(self, row: Row) -> None: ...
+
+    def note(self, line: str) -> None: ...
 
     def warn(self, line: str) -> None: ...
 
@@ -91,6 +95,9 @@ class Plain(Silent):
         self.epochs = epochs
         self.write(title)
 
+    def note(self, line: str) -> None:
+        self.write(line)
+
     def warn(self, line: str) -> None:
         self.write(f"warning: {line}")
 
@@ -105,8 +112,8 @@ class Plain(Silent):
     def _line(self, train: CurveRow, val: CurveRow) -> str:
         lr = f"  lr {self.epoch.lr_last:.3g}" if self.epoch is not None else ""
         return (
-            f"epoch {val.epoch}/{self.epochs}  train {train.loss:.4f} {percent(train.accuracy)}  "
-            f"val {val.loss:.4f} {percent(val.accuracy)}{lr}"
+            f"epoch {val.epoch}/{self.epochs}  train {train.loss:.4f} {figure(train.accuracy, train.r2)}  "
+            f"val {val.loss:.4f} {figure(val.accuracy, val.r2)}{lr}"
         )
 
     def finish(self, outcome: Outcome, folder: Path) -> None:
@@ -130,6 +137,9 @@ class LiveView(Silent):
         self.title, self.epochs, self.started, self.val = title, epochs, time.monotonic(), []
         self.live.start()
 
+    def note(self, line: str) -> None:
+        self.console.print(Text(line, style="dim"))
+
     def warn(self, line: str) -> None:
         self.console.print(Text(f"warning: {line}", style="yellow"))
 
@@ -148,8 +158,9 @@ class LiveView(Silent):
         bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)
         pace = f"{speed:.1f} epochs/s, at most {left:.0f} s left" if speed else ""
         grid.add_row("epoch", f"{val.epoch}/{self.epochs}", bar)
-        grid.add_row("train", f"{train.loss:.4f}" if train else "", percent(train.accuracy if train else None))
-        grid.add_row("val", f"{val.loss:.4f}", percent(val.accuracy))
+        if train is not None:
+            grid.add_row("train", f"{train.loss:.4f}", figure(train.accuracy, train.r2))
+        grid.add_row("val", f"{val.loss:.4f}", figure(val.accuracy, val.r2))
         width = max(10, min(60, self.console.width - 12))
         line = spark([v.loss for v in self.val], width=width, bars=self.bars)
         return Group(Text(self.title, style="bold"), grid, Text(pace), Text(f"val loss {line}"))

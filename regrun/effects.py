@@ -14,6 +14,8 @@ MEASURES = (
     "val_loss_best",
     "test_accuracy_best",
     "test_loss_best",
+    "val_r2_best",
+    "test_r2_best",
     "best_epoch",
     "last_epoch",
     "seconds",
@@ -41,14 +43,14 @@ def collect_all(root: Path) -> int:
 
 
 def effects(summary: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """One row per distinct value of `names`, the highest mean val accuracy first, then the lowest loss.
+    """One row per distinct value of `names`, the highest mean val accuracy or R2 first, then the lowest loss.
 
     n counts its runs, failures included; the figures are those of the finished.
     """
     groups = summary.groupby(list(names), dropna=False, sort=False) if names else [((), summary)]
     rows = [dict(zip(names, key, strict=True)) | _row(runs) for key, runs in groups]
-    order = ["val_accuracy_best_mean", "val_loss_best_mean"]
-    return pd.DataFrame(rows).sort_values(order, ascending=[False, True], kind="stable", ignore_index=True)
+    order = ["val_accuracy_best_mean", "val_r2_best_mean", "val_loss_best_mean"]
+    return pd.DataFrame(rows).sort_values(order, ascending=[False, False, True], kind="stable", ignore_index=True)
 
 
 def _row(runs: pd.DataFrame) -> dict[str, float]:

@@ -78,8 +78,13 @@ def _figures(row: Cells, effects: Sequence[Cells]) -> dict[str, str]:
 
 
 def _measure(effects: Sequence[Cells]) -> str:
-    """Accuracy, or loss where no setting has one."""
-    return "accuracy" if any(row["val_accuracy_best_mean"] != "none" for row in effects) else "loss"
+    """Accuracy or R2, or loss where no setting has either."""
+    found = [name for name in ("accuracy", "r2") if any(_mean(row, name) != "none" for row in effects)]
+    return found[0] if found else "loss"
+
+
+def _mean(row: Cells, name: str) -> str:
+    return row.get(f"val_{name}_best_mean", "none")
 
 
 def _with_interval(row: Cells, name: str) -> str:

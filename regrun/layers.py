@@ -55,8 +55,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     of `ALIGN` (see `aligned`).
     """
     if bias is None:
-        return torch.bmm(x, weight.transpose(1, 2))
+        return product(x, weight.transpose(1, 2))
+    if weight.shape[1] == 1:
+        return product(x, weight.transpose(1, 2)) + bias.unsqueeze(1)
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """(R, B, K) x (R, K, N) -> (R, B, N), with the same bits for a replica alone and in company.
+
+    A single column is taken twice: torch multiplies it by another routine where R is 1, which rounds otherwise.
+    """
+    return torch.bmm(a, b) if b.shape[2] > 1 else torch.bmm(a, b.expand(-1, -1, 2).contiguous())[..., :1].contiguous()
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

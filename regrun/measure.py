@@ -1,4 +1,4 @@
-"""What is measured of a stack between epochs, in eval mode: losses and accuracies, and the state of each layer."""
+"""What is measured of a stack between epochs, in eval mode: losses, accuracies or R2, and the state of each layer."""
 
 from dataclasses import dataclass
 
@@ -18,16 +18,25 @@ PROBE = 256  # training examples that the layers are measured on
 
 @dataclass(frozen=True)
 class Score:
-    """Loss (nats, mean over examples) and accuracy of one run on one split."""
+    """Loss (mean over examples; nats for classes), and accuracy or R2, of one run on one split."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None = None
+    r2: float | None = None
+
+    @property
+    def figure(self) -> float:
+        """The one that applies; higher is better."""
+        figure = self.r2 if self.accuracy is None else self.accuracy
+        assert figure is not None
+        return figure
 
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
     """Every replica's score on train, val or test, example by example of equal weight."""
     groups = stack.groups(EVAL_BATCH)
-    return [score for group in groups for score in _scores(stack, split, group, meter if group is groups[0] else None)]
+    scores = _scores if stack.error is None else _regression_scores
+    return [score for group in groups for score in scores(stack, split, group, meter if group is groups[0] else None)]
 
 
 def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
@@ -41,6 +50,24 @@ def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> l
     loss = torch.stack(losses).cpu().double().sum(0) / count
     accuracy = torch.stack(hits).cpu().double().sum(0) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
+
+
+def _regression_scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
+    """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
+
+    A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
+    """
+    losses, squares, count = [], [], 0
+    for x, targets in stack.batches.eval_batches(split, replicas):
+        error = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None) - targets
+        error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
+        losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
+        squares.append(error.square().sum(2))
+        count += targets.shape[1]
+    loss = torch.stack(losses).cpu().double().sum(0) / count
+    total, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split, replicas)
+    r2 = torch.where(spread > 0, 1 - total / spread, (total == 0).double()).mean(1)
+    return [Score(each, r2=figure) for each, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

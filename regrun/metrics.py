@@ -4,11 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# The rules' limits, in accuracy. A gap of 5 points is about three standard errors of a val set of 300.
-GAP = 0.05
-HIGH = 0.95
 # Of 90 runs on digits (30 epochs, batches of 4 to 1,024) 73 were at most at 0.22 and 17 at 0.27 or more.
 ZIGZAG = 0.25
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a figure's rules draw their lines."""
+
+    gap: float  # about three standard errors of a val set of 300
+    high: float  # what a network that is large and trained enough reaches on train
+
+
+ACCURACY, R2 = Limits(0.05, 0.95), Limits(0.1, 0.5)
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ def oscillation(losses: Sequence[float]) -> float | None:
 def diagnose(
     train_loss: Sequence[float],
     val_loss: Sequence[float],
-    train_accuracy: Sequence[float],
-    val_accuracy: Sequence[float],
+    train_figure: Sequence[float],
+    val_figure: Sequence[float],
     *,
+    limits: Limits = ACCURACY,
     best_epoch: int,
     diverged: bool,
 ) -> Diagnosis:
@@ -61,7 +70,8 @@ def diagnose(
     last one, and both losses fell by more than 1 % over the last five epochs. oscillating: train loss strays by
     more than 25 % from a straight line at the end, so that what one epoch shows is chance. overfit: at the last
     epoch val loss is more than 5 % above its best while train loss went on falling, or train accuracy leads val
-    by more than 5 points at the best epoch. underfit: train accuracy there is under 95 %.
+    by more than 5 points at the best epoch (R2: by 0.1). underfit: train accuracy there is under 95 % (R2: under
+    0.5).
     """
     if diverged:
         return Diagnosis("diverged", "diverged: lower the learning rate, or clip the gradient")
@@ -74,11 +84,12 @@ def diagnose(
         return Diagnosis("still_improving", "still improving when it ended: train longer, or raise the learning rate")
     if (oscillation(train_loss) or 0) > ZIGZAG:
         return Diagnosis("oscillating", "oscillating: raise the batch size, or lower the learning rate")
-    gap = train_accuracy[best_epoch] - val_accuracy[best_epoch]
+    gap = train_figure[best_epoch] - val_figure[best_epoch]
     rising = val_loss[last] > 1.05 * val_loss[best_epoch] and train_loss[last] < train_loss[best_epoch]
-    if rising or gap > GAP:
-        since = f"since epoch {best_epoch}" if rising else f"by {100 * gap:.1f} points of accuracy"
+    if rising or gap > limits.gap:
+        lead = f"{100 * gap:.1f} points of accuracy" if limits is ACCURACY else f"{gap:.2f} of R2"
+        since = f"since epoch {best_epoch}" if rising else f"by {lead}"
         return Diagnosis("overfit", f"overfit {since}: more data, or more regularization")
-    if train_accuracy[best_epoch] < HIGH:
+    if train_figure[best_epoch] < limits.high:
         return Diagnosis("underfit", "underfit: raise the capacity, train longer, or regularize less")
     return Diagnosis("ok", "fits well: train and val agree, and val loss has levelled off")

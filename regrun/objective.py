@@ -51,6 +51,31 @@ def _loss_and_gradient(log_p: Tensor, by_log_p: Tensor, *, rows: int) -> tuple[T
     return losses, gradient.transpose(1, 2)[:, :rows].contiguous()
 
 
+def squared(error: Tensor) -> tuple[Tensor, Tensor]:
+    """e^2 and its derivative, element by element."""
+    return error.square(), 2 * error
+
+
+def absolute(error: Tensor) -> tuple[Tensor, Tensor]:
+    """|e| and its derivative (0 at 0)."""
+    return error.abs(), error.sign()
+
+
+def huber(error: Tensor) -> tuple[Tensor, Tensor]:
+    """e^2 / 2 up to 1, |e| - 1 / 2 beyond (Huber 1964; torch's huber_loss with delta 1), and its derivative."""
+    slope = error.clamp(-1, 1)
+    return slope * (error - slope / 2), slope
+
+
+ERRORS = {"squared": squared, "absolute": absolute, "huber": huber}
+
+
+def error_with_gradient(predictions: Tensor, targets: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Mean losses (R,) of (R, B, T) predictions and targets, over examples and columns, and their gradients."""
+    losses, slopes = ERRORS[kind](predictions - targets)
+    return losses.mean((1, 2)), slopes / losses[0].numel()
+
+
 def entropy(distribution: Tensor) -> Tensor:
     """(R, B, K) distributions -> (R,) mean entropy in nats; 0 log 0 is 0."""
     return cast(Tensor, torch.special.entr(distribution).sum(2).mean(1))

@@ -17,6 +17,7 @@ STYLES = {
     "val": ("#D55E00", "--"),
 }  # Okabe and Ito's; the dashes tell them apart in grey
 
+LABELS = {"loss": "loss (nats)", "accuracy": "accuracy (share)", "r2": "R2 (share of variance)"}
 FIGURES = {
     "activation_rms": ("RMS of outputs", "#0072B2", "o-"),
     "across_example_std": ("std of outputs across examples", "#D55E00", "s--"),
@@ -25,7 +26,7 @@ FIGURES = {
 
 
 def curves_png(folder: Path) -> bytes:
-    """Loss and accuracy of train and val over epochs, the best epoch and the stop marked, as PNG bytes."""
+    """Loss and accuracy (or R2) of train and val over epochs, the best epoch and the stop marked, as PNG bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,11 +34,12 @@ def curves_png(folder: Path) -> bytes:
         rows = list(csv.DictReader(file))
     with (folder / "summary.csv").open(encoding="utf-8", newline="") as file:
         summary = next(csv.DictReader(file))
+    is_regression = rows[0]["accuracy"] == ""
     figure = Figure(figsize=(10, 4), dpi=120)
     # Fixed margins: a layout engine would draw everything once more (0.4 s) to find the same ones.
     figure.subplots_adjust(left=0.07, right=0.985, top=0.9, bottom=0.13, wspace=0.18)
     FigureCanvasAgg(figure)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "r2" if is_regression else "accuracy"), strict=True):
         _draw(axes, rows, quantity, summary)
     options = f"{summary['model.kind']}, {summary['num_parameters']} parameters, {summary['optimizer.kind']}"
     figure.suptitle(f"{summary['data.kind']}: {options}, seed {summary['seed']}", fontsize=11)
@@ -83,6 +85,7 @@ def _draw(axes: "Axes", rows: list[dict[str, str]], quantity: str, summary: dict
     axes.axvline(float(last), color="0.35", linewidth=1, label=f"end, {last} ({summary['stop_reason']})")
     if quantity == "loss" and min(float(r["loss"]) for r in rows) > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else "accuracy (share)")
+    label = LABELS[quantity] if quantity != "loss" or rows[0]["accuracy"] else "loss (standardized targets)"
+    axes.set(xlabel="epoch", ylabel=label)
     axes.grid(color="0.9")
     axes.legend(frameon=False, fontsize=8)

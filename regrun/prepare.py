@@ -15,7 +15,7 @@ from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
-from regrun.settings import DataSet, Settings
+from regrun.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Pr
     there: which devices the machines have that will train, where that is not this one.
     """
     found = there or {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    loaded: dict[DataSet, Source] = {}
+    loaded: dict[str, Source] = {}
     prepared, problems = [], _folder_problems(jobs)
     for job in jobs:
         run = job.settings
@@ -55,9 +55,10 @@ def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Pr
         except ConfigError as error:
             problems += error.problems
             continue
-        problems += checks.data_conflicts(run, train_size)
+        source = loaded[key]
+        problems += checks.data_conflicts(run, train_size, source.shape, source.is_regression)
         warnings = list(checks.warnings(run, train_size))
-        prepared.append(Prepared(job, run_id(run), loaded[key], train_size, device, warnings))
+        prepared.append(Prepared(job, run_id(run), source, train_size, device, warnings))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared

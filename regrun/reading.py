@@ -48,7 +48,10 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def load(folder: Path, *, weights: str = "best") -> "nn.Module":
-    """The network of the run in `folder`, in eval mode, from raw inputs to logits."""
+    """The network of the run in `folder`, in eval mode, from raw inputs to logits.
+
+    A regression's network predicts in the units of the targets.
+    """
     import torch
     import yaml
 

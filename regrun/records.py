@@ -126,7 +126,7 @@ def replace(path: Path, content: bytes | str) -> None:
     replace_with(path, [content.encode() if isinstance(content, str) else content])
 
 
-def replace_with(path: Path, parts: Iterable[bytes]) -> None:
+def replace_with(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """The same for a file that comes in parts and need not fit into memory."""
     with _faults(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -42,9 +42,12 @@ class CurveRow:
     epoch: int = column("passes over train so far; 0 is before training")
     step: int = column("optimizer updates so far")
     split: str = column("train or val")
-    loss: float = column("cross-entropy, nats, mean over examples; the data's own labels, label noise included")
+    loss: float = column(
+        "mean over examples of the cross-entropy, nats (the data's own labels, label noise included), or of the error "
+        "that trainer.loss names (targets standardized by train's mean and deviation, mean over their columns)"
+    )
     accuracy: float | None = column("share of examples classified rightly; blank for regression")
-    r2: float | None = column("share of variance explained; blank for classification")
+    r2: float | None = column("share of variance explained, mean over target columns; blank for classification")
 
 
 @dataclass(frozen=True)
@@ -145,21 +148,33 @@ class Outcome:
     train_loss_last: float | None = optional("train loss at the last epoch")
     train_accuracy_best: float | None = optional("train accuracy at the best epoch")
     train_accuracy_last: float | None = optional("train accuracy at the last epoch")
+    train_r2_best: float | None = optional("train R2 at the best epoch")
+    train_r2_last: float | None = optional("train R2 at the last epoch")
     val_loss_best: float | None = optional("val loss at the best epoch")
     val_loss_last: float | None = optional("val loss at the last epoch")
     val_accuracy_best: float | None = optional("val accuracy at the best epoch")
     val_accuracy_last: float | None = optional("val accuracy at the last epoch")
+    val_r2_best: float | None = optional("val R2 at the best epoch")
+    val_r2_last: float | None = optional("val R2 at the last epoch")
     test_loss_best: float | None = optional("test loss of the best epoch's weights; test is read once, at the end")
     test_loss_last: float | None = optional("test loss of the last weights")
     test_accuracy_best: float | None = optional("test accuracy of the best epoch's weights")
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
-    gap: float | None = optional("train minus val accuracy at the best epoch")
+    test_r2_best: float | None = optional("test R2 of the best epoch's weights")
+    test_r2_last: float | None = optional("test R2 of the last weights")
+    gap: float | None = optional("train minus val accuracy (or R2) at the best epoch")
     oscillation: float | None = optional(
         "deviation of train loss from a straight line over the last fifth of the epochs (at least 5), over its mean"
+    )
+    target_scale: list[float] | None = optional(
+        "standard deviation of each target column on train: the unit of a regression's errors; none for classes"
     )
     diagnosis: str | None = optional("underfit, overfit, oscillating, still_improving, diverged, untrained or ok")
     advice: str | None = optional("the diagnosis in a sentence")
     train_size: int | None = optional("training examples")
+    train_unique: float | None = optional(
+        "share of train that bootstrap drew at least once, 0.632 on average; 1 without bootstrap"
+    )
     val_size: int | None = optional("validation examples")
     test_size: int | None = optional("test examples")
     skipped_examples: int | None = optional(

@@ -26,6 +26,8 @@ def execute(prepared: Prepared) -> Outcome:
 
     for shown in views:
         shown.start(title(prepared), run.trainer.epochs)
+        for line in prepared.source.notes:
+            shown.note(line)
         for line in prepared.warnings:
             shown.warn(line)
     try:
@@ -52,7 +54,7 @@ def title(prepared: Prepared) -> str:
     """A run in a line: data, shape, regularizers, optimizer, seed, device."""
     run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
-    parts = [run.data.kind, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
+    parts = [prepared.source.name, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
     return " | ".join([*parts, device_name(prepared.device)])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regrun import objective, optim
 from regrun.data.batches import ALL, Batches
+from regrun.data.source import Source
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
@@ -45,7 +46,7 @@ class Stack:
         state: optim.State,
     ) -> None:
         self.runs, self.batches, self.device = list(runs), batches, batches.device
-        self.ops, self.num_classes = ops, batches.source.num_classes
+        self.ops, self.num_classes, self.error = ops, batches.source.num_classes, error_of(runs[0], batches.source)
         self.params, self.buffers, self.state = params, buffers, state
         self._bind()
 
@@ -165,7 +166,7 @@ class Stack:
     def _gradients(self, x: Tensor, targets: Tensor, **how: Any) -> dict[str, Tensor]:
         with torch.no_grad():
             on = self._pass(x, tape=[], **how)
-            _, gradient = objective.cross_entropy_with_gradient(self._logits(x, on), targets)
+            _, gradient = self._plain_loss(self._logits(x, on), targets)
             run_back(self.ops, pad_rows(gradient, dim=1), on)
         return self.gradients
 
@@ -177,7 +178,7 @@ class Stack:
         streams: dict[str, MaskStream],
         meter: Meter | None = None,
     ) -> Moments:
-        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B)."""
+        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T)."""
         with torch.no_grad():
             masks = _drawn_once(streams)
             loss = self._backward(x, targets, masks, meter)
@@ -280,11 +281,16 @@ class Stack:
     def _loss(self, logits: Tensor, targets: Tensor, meter: Meter | None) -> tuple[Tensor, Tensor]:
         """Each replica's mean loss (R,), and its gradient by the logits: every replica's as if it were alone."""
         if self.smoothing is None:
-            return objective.cross_entropy_with_gradient(logits, targets)
+            return self._plain_loss(logits, targets)
         soft = objective.smoothed_targets(targets, self.num_classes, self.smoothing)
         if meter is not None:
             meter.add("label_smoothing", objective.entropy(soft))
         return objective.soft_cross_entropy_with_gradient(logits, soft)
+
+    def _plain_loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        if self.error is None:
+            return objective.cross_entropy_with_gradient(outputs, targets)
+        return objective.error_with_gradient(outputs, targets, self.error)
 
     def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
         penalty = self.nothing
@@ -355,10 +361,17 @@ def _moved_up(t: Tensor, members: list[int]) -> Tensor:
 def new_stack(runs: Sequence[Settings], batches: Batches) -> Stack:
     """A stack at its first step: initial weights from each run's own settings and `init` stream."""
     first, source = runs[0], batches.source
-    ops = build(first.model, first.reg, input_shape=source.shape, num_classes=source.num_classes)
+    ops = build(first.model, first.reg, input_shape=source.shape, num_classes=source.num_outputs)
     params = Parameters(all_slots(ops), replicas=len(runs), device=batches.device)
     initialize(params, ops, runs)
     return Stack(runs, batches, ops, params, new_buffers(ops, len(runs), batches.device), {})
+
+
+def error_of(run: Settings, source: Source) -> str | None:
+    """Which error of a regression is minimized; None for classes, whose loss is the cross-entropy."""
+    if not source.is_regression:
+        return None
+    return "squared" if run.trainer.loss == "auto" else run.trainer.loss
 
 
 def drop_rate(run: Settings, place: str) -> float:

@@ -81,4 +81,4 @@ def free_gpu_bytes() -> int | None:
 
 def _ops(run: Prepared) -> tuple[Op, ...]:
     settings = run.job.settings
-    return build(settings.model, settings.reg, input_shape=run.source.shape, num_classes=run.source.num_classes)
+    return build(settings.model, settings.reg, input_shape=run.source.shape, num_classes=run.source.num_outputs)

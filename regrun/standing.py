@@ -13,7 +13,7 @@ from regrun import overrides
 from regrun.collect import FINISHED
 from regrun.overrides import Cells
 
-MEASURES = ("val accuracy", "val loss")
+MEASURES = ("val accuracy", "val r2", "val loss")  # the first that a run has ranks
 
 
 @dataclass
@@ -56,27 +56,27 @@ class Tally:
         return overrides.words(self.plan[row["run_id"]], self.names)
 
     def measure(self) -> str:
-        """What settings are ranked by: val accuracy, or val loss where no run has an accuracy."""
-        has_accuracy = any(setting.figures[MEASURES[0]] for setting in self.distinct.values())
-        return MEASURES[0] if has_accuracy else MEASURES[1]
+        """What settings are ranked by: val accuracy or R2, or val loss where no run has either."""
+        found = [name for name in MEASURES if any(setting.figures[name] for setting in self.distinct.values())]
+        return found[0] if found else MEASURES[-1]
 
     def figure(self, row: Cells) -> float:
         """A run's own, NaN where it has none."""
         return _figure(row, self.measure())
 
     def best(self, count: int) -> list[Setting]:
-        """The settings with the highest mean accuracy, then the lowest mean loss, then the earliest in the plan."""
+        """The settings with the highest mean accuracy or R2, the lowest mean loss, the earliest in the plan."""
         return heapq.nsmallest(count, (s for s in self.distinct.values() if any(s.figures.values())), key=_rank)
 
 
 def _figure(row: Cells, measure: str) -> float:
-    cell = row[f"{measure.replace(' ', '_')}_best"]
+    cell = row.get(f"{measure.replace(' ', '_')}_best", "none")
     return math.nan if cell == "none" else float(cell)
 
 
-def _rank(setting: Setting) -> tuple[float, float]:
-    accuracy, loss = (setting.mean(name) for name in MEASURES)
-    return (math.inf if math.isnan(accuracy) else -accuracy, math.inf if math.isnan(loss) else loss)
+def _rank(setting: Setting) -> list[float]:
+    accuracy, r2, loss = (setting.mean(name) for name in MEASURES)
+    return [math.inf if math.isnan(figure) else figure for figure in (-accuracy, -r2, loss)]
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
     view = sweepview.choose(first.trainer.progress)
     with closing(view), driver.signals() as signal:
         view.start(plan.rows(root), collect.finished(root), [[p.run_id for p in stack] for stack in todo])
+        for line in dict.fromkeys(line for p in runs for line in p.source.notes):
+            view.note(line)
         for line in dict.fromkeys(line for p in runs for line in p.warnings):
             view.note(f"warning: {line}")
         if isinstance(launcher, Plugin):

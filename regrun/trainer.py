@@ -7,7 +7,8 @@ and in company: bit for bit for MLPs at one thread on a CPU.
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -143,13 +144,15 @@ def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: f
     table = optim.epoch_table(optimizers, lr, first_step=first_step, device=stack.device, others=others)
     streams = stack.mask_streams(epoch, batch_size=first.trainer.batch_size, steps=len(slices))
     losses = torch.empty(len(updates), len(stack), device=stack.device)
+    rows = batches.rows([order[:, begin:end] for begin, end in slices])
     meter, taken = Meter(), 0
     for (*held, (begin, end)), at in zip(updates, table, strict=True):
         is_last = taken == len(updates) - 1 or time.monotonic() >= deadline
         watch = meter if is_last else None
         for held_begin, held_end in held:
-            stack.hold(*batches.train_batch(order[:, held_begin:held_end], augmenters, watch), streams, watch)
-        x, targets = batches.train_batch(order[:, begin:end], augmenters, watch)
+            x, targets = batches.train_batch(order[:, held_begin:held_end], augmenters, watch, rows=next(rows))
+            stack.hold(x, targets, streams, watch)
+        x, targets = batches.train_batch(order[:, begin:end], augmenters, watch, rows=next(rows))
         losses[taken], penalty, norms = stack.step(x, targets, at, streams, watch)
         taken += 1
         if is_last:
@@ -209,14 +212,13 @@ def _close_epoch(
                 p.acted.setdefault("averaging", []).append(distances[r])
             yield _epoch_row(p, report, epoch, r, norms[r], distances[r])
         for name, score in (("train", train[r]), ("val", val[r])):
-            yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
+            yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, score.r2)
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **vars(state))
-        monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
-        gap = train[r].accuracy - val[r].accuracy
-        p.stopping = p.stopping.seen(monitored, epoch, gap=gap, val_loss=val[r].loss)
+        monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].figure
+        p.stopping = p.stopping.seen(monitored, epoch, gap=train[r].figure - val[r].figure, val_loss=val[r].loss)
         if p.plateau is not None and epoch > 0:
-            p.plateau = p.plateau.seen(val[r].loss, val[r].accuracy)
+            p.plateau = p.plateau.seen(val[r].loss, val[r].figure)
         if p.stopping.best.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
 
@@ -277,7 +279,7 @@ def _finish(stack: Stack, progress: list[Progress]) -> Iterator[Finished]:
         stack.load(r, p.best)
     test_best = measure.evaluate(stack, "test")
     for r, p in enumerate(progress):
-        outcome = _outcome(p, stack, test_best[r], test_last[r], zeros[r])
+        outcome = _outcome(p, stack, stack.batches.splits[r], test_best[r], test_last[r], zeros[r])
         yield Finished(outcome, _to_cpu(p.best), _to_cpu(last[r]))
 
 
@@ -285,15 +287,16 @@ def _to_cpu(weights: Weights) -> Weights:
     return {name: value.cpu() for name, value in weights.items()}
 
 
-def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
+def _outcome(p: Progress, stack: Stack, own: Split, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
     best, last, epochs = max(p.stopping.best.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
     sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
     diverged = p.stop_reason == "diverged"
     diagnosis = metrics.diagnose(
         [s.loss for s in p.train],
         [s.loss for s in p.val],
-        [s.accuracy for s in p.train],
-        [s.accuracy for s in p.val],
+        [s.figure for s in p.train],
+        [s.figure for s in p.val],
+        limits=metrics.ACCURACY if stack.error is None else metrics.R2,
         best_epoch=best,
         diverged=diverged,
     )
@@ -309,23 +312,16 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         last_step=p.step,
         diverged_step=p.diverged_step,
         epochs_saved=epochs - last if p.stop_reason in EARLY else 0,
-        train_loss_best=p.train[best].loss,
-        train_loss_last=p.train[last].loss,
-        train_accuracy_best=p.train[best].accuracy,
-        train_accuracy_last=p.train[last].accuracy,
-        val_loss_best=p.val[best].loss,
-        val_loss_last=p.val[last].loss,
-        val_accuracy_best=p.val[best].accuracy,
-        val_accuracy_last=p.val[last].accuracy,
-        test_loss_best=test_best.loss,
-        test_loss_last=test_last.loss,
-        test_accuracy_best=test_best.accuracy,
-        test_accuracy_last=test_last.accuracy,
-        gap=p.train[best].accuracy - p.val[best].accuracy,
+        **_scores("train", p.train[best], p.train[last]),
+        **_scores("val", p.val[best], p.val[last]),
+        **_scores("test", test_best, test_last),
+        gap=p.train[best].figure - p.val[best].figure,
         oscillation=metrics.oscillation([s.loss for s in p.train]),
+        target_scale=own.target_scale.tolist() or None,
         diagnosis=diagnosis.word,
         advice=diagnosis.sentence,
         train_size=sizes["train"],
+        train_unique=len(own.train.unique()) / len(own.train),
         val_size=sizes["val"],
         test_size=sizes["test"],
         skipped_examples=sizes["train"] - epoch_slices(p.settings, sizes["train"])[-1][1],
@@ -335,6 +331,12 @@ def _outcome(p: Progress, stack: Stack, test_best: Score, test_last: Score, zero
         acted={name: _mean(p.acted.get(name)) if name in wanted else None for name in ACTED},
         error=f"{', '.join(idle)}: asked for, but never ran" if idle else None,
     )
+
+
+def _scores(split: str, best: Score, last: Score) -> dict[str, Any]:
+    """The cells of summary.csv: loss, accuracy and R2 at the best and at the last epoch."""
+    scores = {"best": asdict(best), "last": asdict(last)}
+    return {f"{split}_{name}_{when}": value for when, score in scores.items() for name, value in score.items()}
 
 
 def _mean(values: list[float] | None) -> float | None:

@@ -93,7 +93,7 @@ def _write_label_noise(folder: Path, source: Source, splits: Mapping[str, Split]
         for run_id, own in splits.items()
         if own.noisy.any()
         for name in ("train", "val")
-        for i in getattr(own, name).tolist()
+        for i in getattr(own, name).unique().tolist()
         if own.noisy[i]
     ]
     if noisy:
@@ -101,7 +101,7 @@ def _write_label_noise(folder: Path, source: Source, splits: Mapping[str, Split]
 
 
 def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
-    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs are scaled.
+    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs and targets are scaled.
 
     auto keeps best.pt for a single run and nothing in a sweep, whose runs have folders only for their weights.
     """
@@ -114,8 +114,11 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
     inputs = {
         "input.offset": own.offset,
         "input.scale": own.scale,
+        "input.fill": own.fill,
         "input.shape": torch.tensor(prepared.source.shape),
     }
+    if prepared.source.is_regression:
+        inputs |= {"target.mean": own.target_mean.float(), "target.scale": own.target_scale.float()}
     for name in wanted:
         buffer = io.BytesIO()
         torch.save(getattr(finished, name) | inputs, buffer)

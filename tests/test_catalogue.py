@@ -22,11 +22,14 @@ OPTIONS = {
         *("constant", "exponential", "multiplicative", "inverse", "step", "multistep", "cosine", "warmup_cosine"),
         *("cosine_restarts", "one_cycle", "cyclic", "table", "plateau"),
     ],
-    "data": ["digits", "moons", "spirals"],
+    "data": ["digits", "moons", "spirals", "sine", "sklearn"],
     "experiment": ["smoke"],
     "trainer": ["default"],
 }
-FILES = {"data": {"mnist", "fashion_mnist", "kmnist"}, "experiment": {"lecture_batch_64", "lecture_batch_1024"}}
+FILES = {
+    "data": {"mnist", "fashion_mnist", "kmnist", "csv", "npz", "image_folder", "cifar10", "cifar100", "svhn"},
+    "experiment": {"lecture_batch_64", "lecture_batch_1024"},
+}
 
 
 @pytest.mark.parametrize("group", OPTIONS)

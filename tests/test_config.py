@@ -191,7 +191,9 @@ def test_adamw_implies_a_decay_that_was_not_given(line: str, value: float) -> No
 
 
 def test_a_purposes_seed_is_the_runs_unless_given() -> None:
-    assert one("seed=5 seeds.order=0").seeds == s.Seeds(init=5, order=0, split=5, dropout=5, augment=5, noise=5)
+    assert one("seed=5 seeds.order=0").seeds == s.Seeds(
+        init=5, order=0, split=5, dropout=5, augment=5, noise=5, bootstrap=5
+    )
 
 
 def test_columns_are_the_flat_names_of_every_option() -> None:

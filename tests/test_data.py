@@ -281,6 +281,37 @@ def test_the_split_follows_its_own_seed_alone(digits: Source) -> None:
     assert not torch.equal(first.val, other.val)
 
 
+# Bootstrap
+
+
+def test_a_bootstrap_draws_as_many_with_replacement_from_train_alone(digits: Source) -> None:
+    plain = split(digits, s.Digits(), s.Seeds())
+    shares = []
+    for seed in range(50):
+        own = split(digits, s.Digits(bootstrap=True), s.Seeds(bootstrap=seed))
+        assert len(own.train) == len(plain.train)
+        assert set(own.train.tolist()) < set(plain.train.tolist())
+        assert torch.equal(own.val, plain.val)
+        assert torch.equal(own.offset, plain.offset)
+        shares.append(len(own.train.unique()) / len(own.train))
+    n = len(plain.train)
+    expected = 1 - (1 - 1 / n) ** n
+    assert expected == pytest.approx(0.632, abs=1e-3)
+    deviation = ((1 / torch.e - 2 / torch.e**2) / n) ** 0.5  # of one share
+    assert abs(np.mean(shares) - expected) < 4 * deviation / 50**0.5
+    assert np.std(shares) == pytest.approx(deviation, rel=0.5)
+
+
+def test_a_bootstrap_follows_its_own_seed_alone(digits: Source) -> None:
+    data = s.Digits(bootstrap=True, label_noise=0.2)
+    first = split(digits, data, s.Seeds(bootstrap=3))
+    same = split(digits, data, s.Seeds(**(OTHER_PURPOSES | {"bootstrap": 3, "split": None, "noise": None})))
+    other = split(digits, data, s.Seeds(bootstrap=4))
+    assert torch.equal(first.train, same.train)
+    assert torch.equal(first.targets, other.targets)
+    assert not torch.equal(first.train, other.train)
+
+
 # Label noise
 
 

@@ -305,3 +305,13 @@ def test_padding_adds_zeros_up_to_a_cache_line_of_rows(dim: int, rows: int, padd
     assert y.shape[dim] == padded
     assert torch.equal(y.narrow(dim, 0, rows), x)
     assert not y.narrow(dim, rows, padded - rows).any()
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10])
+@pytest.mark.parametrize("rows", [48, 64, 1024])
+def test_a_product_has_the_same_bits_alone_and_in_company(rows: int, columns: int) -> None:
+    a, b, bias = torch.randn(6, rows, 24), torch.randn(6, columns, 24), torch.randn(6, columns)
+    together = layers.linear(a, b, bias)
+    for r in range(6):
+        assert torch.equal(layers.linear(a[r : r + 1], b[r : r + 1], bias[r : r + 1])[0], together[r])
+        torch.testing.assert_close(together[r], F.linear(a[r], b[r], bias[r]))

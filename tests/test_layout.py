@@ -19,7 +19,8 @@ LAYERS = [
     "settings",
     "layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
     "checks config conversion demos.catalogue dictionary grouping help overrides",
-    "data data.batches data.order data.sources data.split "
+    "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
+    "data.sources data.split data.stream data.tables "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer audit",
     "display plots plan prepare reading",

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from regrun.metrics import GAP, HIGH, ZIGZAG, diagnose, oscillation, slope
+from regrun.metrics import ACCURACY, ZIGZAG, diagnose, oscillation, slope
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_val_loss_that_rises_while_train_loss_falls_is_overfit(
 
 
 def test_a_gap_in_accuracy_at_the_best_epoch_is_overfit() -> None:
-    assert word(FLAT, FLAT, train=0.97, val=0.97 - GAP - 0.001) == "overfit"
-    assert word(FLAT, FLAT, train=0.97, val=0.97 - GAP + 0.001) == "ok"
-    assert word(FLAT, FLAT, train=0.5, val=0.5 - GAP - 0.001) == "overfit"  # before it is underfit
+    assert word(FLAT, FLAT, train=0.97, val=0.97 - ACCURACY.gap - 0.001) == "overfit"
+    assert word(FLAT, FLAT, train=0.97, val=0.97 - ACCURACY.gap + 0.001) == "ok"
+    assert word(FLAT, FLAT, train=0.5, val=0.5 - ACCURACY.gap - 0.001) == "overfit"  # before it is underfit
 
 
 def test_the_gap_is_read_at_the_best_epoch_and_not_at_the_last() -> None:
@@ -113,8 +113,8 @@ def test_the_gap_is_read_at_the_best_epoch_and_not_at_the_last() -> None:
 
 
 def test_low_train_accuracy_without_a_gap_is_underfit() -> None:
-    assert word(FLAT, FLAT, train=HIGH - 0.001, val=HIGH - 0.001) == "underfit"
-    assert word(FLAT, FLAT, train=HIGH, val=HIGH) == "ok"
+    assert word(FLAT, FLAT, train=ACCURACY.high - 0.001, val=ACCURACY.high - 0.001) == "underfit"
+    assert word(FLAT, FLAT, train=ACCURACY.high, val=ACCURACY.high) == "ok"
     assert word(FLAT, FLAT, train=0.6, val=0.7) == "underfit"  # val may lead
 
 

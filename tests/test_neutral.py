@@ -141,7 +141,7 @@ def test_dropout_changes_neither_initial_weights_nor_batch_order(digits: Source)
 def test_each_seed_moves_its_own_purpose_alone(purpose: str, digits: Source) -> None:
     """A run with one purpose's seed changed differs from the run without, and only through that purpose."""
     reg = s.Reg(dropout=s.Dropout(rate=0.2), noise=s.Noise(0.1))
-    base = make(reg=reg, data=s.Digits(label_noise=0.2))
+    base = make(reg=reg, data=s.Digits(label_noise=0.2, bootstrap=True))
     moved = s.resolve(replace(base, seeds=replace(base.seeds, **{purpose: 99})))
     (first, second), _ = train_rows([base, moved], digits)
     assert first != second

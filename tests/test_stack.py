@@ -9,7 +9,7 @@ from conftest import make, train_rows
 
 from regrun import settings as s
 from regrun.data.batches import Batches
-from regrun.data.sources import Source
+from regrun.data.sources import Source, load
 from regrun.data.split import split
 from regrun.grouping import differences
 from regrun.stack import new_stack
@@ -45,7 +45,7 @@ def eight(**changes: Any) -> list[s.Settings]:
                 **({"convention": conventions[i % 3]} if conventions else {}),
             ),
             scheduler=schedulers[i % len(schedulers)],
-            data=s.Digits(label_noise=(0.0, 0.2)[i % 2], normalize="standardize"),
+            data=s.Digits(label_noise=(0.0, 0.2)[i % 2], bootstrap=i % 4 == 3, normalize="standardize"),
             trainer={
                 "epochs": 6,
                 "batch_size": changes.get("batch_size", 64),
@@ -172,3 +172,31 @@ def test_runs_of_different_structure_are_refused(digits: Source) -> None:
 
 def test_what_is_stackable_never_separates_runs() -> None:
     assert differences(eight()) == []
+
+
+def test_a_run_says_how_much_of_train_its_bootstrap_drew(digits: Source) -> None:
+    _, ends = train_rows([make(data=s.Digits(bootstrap=b), trainer={"epochs": 0}) for b in (False, True)], digits)
+    assert ends[0].outcome.train_unique == 1
+    assert 0.59 < (ends[1].outcome.train_unique or 0) < 0.68
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
+def test_a_replica_of_a_regression_is_its_single_run(loss: str) -> None:
+    data = s.Sine(samples=300, normalize="standardize")
+    source = load(data)
+    runs = [
+        make(
+            data=data,
+            optimizer=s.Adam(lr=(0.001, 0.01)[i % 2]),
+            reg=s.Reg(dropout=s.Dropout((0.0, 0.2, 0.5)[i % 3]), noise=s.Noise((0.0, 0.1)[i % 2])),
+            trainer={"loss": loss, "epochs": 4, "early_stopping": s.EarlyStopping(patience=(1, None)[i % 2])},
+            seed=i,
+        )
+        for i in range(6)
+    ]
+    alone = [train_rows([run], source) for run in runs]
+    rows, ends = train_rows(runs, source)
+    for i in range(6):
+        assert rows[i] == alone[i][0][0]
+        assert ends[i].outcome == alone[i][1][0].outcome
+        assert all(torch.equal(w, alone[i][1][0].last[k]) for k, w in ends[i].last.items())

@@ -18,3 +18,8 @@ def stratified_order(labels: Tensor, source: Generator) -> Tensor:
         members = shuffled[labels[shuffled] == label]
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return shuffled[torch.argsort(place[shuffled], stable=True)]
+
+
+def shuffled_order(targets: Tensor, source: Generator) -> Tensor:
+    """A random order of the examples, (N,) positions: stratified for classes (N,), plain for numbers (N, T)."""
+    return torch.randperm(len(targets), generator=source) if targets.dim() > 1 else stratified_order(targets, source)

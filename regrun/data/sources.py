@@ -7,20 +7,24 @@ import importlib.util
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from regrun import records
-from regrun.data.order import stratified_order
-from regrun.errors import ConfigError, DataError, EnvironmentFault, clip
-from regrun.settings import Data, DataSet, Digits, Mnist, Toy
-from regrun.streams import generator
+from regrun import checks
+from regrun.data.arrays import load_npz, load_sklearn
+from regrun.data.cifar import load_cifar, load_svhn
+from regrun.data.download import fetch
+from regrun.data.image_folder import load_image_folder
+from regrun.data.source import Source, draw_test, follow
+from regrun.data.tables import load_csv
+from regrun.errors import ConfigError, DataError, clip
+from regrun.settings import Cifar, Csv, Data, DataSet, Digits, ImageFolder, Mnist, Npz, Sine, Sklearn, Svhn, Toy
+
+__all__ = ["MNIST_SHA256", "Source", "key", "load"]
 
 # SHA-256 of the four extracted MNIST files (LeCun, Cortes and Burges), checked at every load: 0.05 s.
 MNIST_SHA256 = {
@@ -34,33 +38,17 @@ DIGITS_TEST_SIZE = 360
 TOY_TEST_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class Source:
-    """A data set: every example once, and which of them are test."""
-
-    name: str
-    inputs: Tensor  # (N, *shape), uint8 for images, float32 for tables
-    targets: Tensor  # (N,) int64
-    train: Tensor  # indices that train and val are taken from, in the file's order
-    test: Tensor  # indices of the test set: the same whatever the seed
-    num_classes: int
-    top: float | None  # the largest value a pixel can have; None for tables
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one example: (C, H, W) or (D,)."""
-        return tuple(self.inputs.shape[1:])
-
-
 def load(data: DataSet) -> Source:
-    """Read the data set that the settings name."""
+    """Read the data set that the settings name. Raises ConfigError where they name none, DataError for a bad file."""
+    if problems := list(checks.file_conflicts(data)):
+        raise ConfigError(problems)
     return SOURCES[type(data)](data)
 
 
-def key(data: DataSet) -> DataSet:
+def key(data: DataSet) -> str:
     """The same for two settings that load the same data set: how it is split and scaled does not count."""
     shared: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Data)}
-    return dataclasses.replace(data, **shared)
+    return repr(dataclasses.replace(data, **shared))
 
 
 def _digits(data: Digits) -> Source:
@@ -80,13 +68,13 @@ def _digits(data: Digits) -> Source:
     if table.shape != (1797, 65) or table[:, 64].max() > 9:
         raise DataError(f"{path}: must hold 1797 rows of 65 numbers, holds {table.shape}; reinstall scikit-learn")
     targets = torch.from_numpy(table[:, 64].astype(np.int64))
-    order = stratified_order(targets, generator(0, "digits-test"))
+    train, test = draw_test(targets, DIGITS_TEST_SIZE / len(targets), "digits-test")
     return Source(
         name=data.kind,
         inputs=torch.from_numpy(table[:, :64].reshape(-1, 1, 8, 8)),
         targets=targets,
-        train=order[DIGITS_TEST_SIZE:].sort().values,
-        test=order[:DIGITS_TEST_SIZE].sort().values,
+        train=train,
+        test=test,
         num_classes=10,
         top=16.0,
     )
@@ -97,9 +85,8 @@ def _mnist(data: Mnist) -> Source:
     folder = Path(data.root) / MNIST_FOLDERS[data.kind] / "raw"
     names = list(MNIST_SHA256)
     if not all((folder / name).is_file() for name in names):
-        _download(data, folder)
+        fetch(data.kind, data.root, folder, dataset=MNIST_FOLDERS[data.kind], allowed=data.download)
     arrays = [_read_idx(folder / name, check=data.kind == "mnist") for name in names]
-    train = len(arrays[0])
     for name, array in zip(names, arrays, strict=True):
         expected = array.shape[:1] if "labels" in name else (*array.shape[:1], 28, 28)
         if array.shape != expected:
@@ -108,32 +95,16 @@ def _mnist(data: Mnist) -> Source:
     targets = torch.from_numpy(np.concatenate([arrays[1], arrays[3]]).astype(np.int64))
     if len(images) != len(targets) or int(targets.max()) > 9:
         raise DataError(f"{folder}: {len(images)} images do not fit {len(targets)} labels in 0 to 9; remove the folder")
+    train, test = follow(len(arrays[0]), len(arrays[2]))
     return Source(
         name=data.kind,
         inputs=images,
         targets=targets,
-        train=torch.arange(train),
-        test=torch.arange(train, len(images)),
+        train=train,
+        test=test,
         num_classes=10,
         top=255.0,
     )
-
-
-def _download(data: Mnist, folder: Path) -> None:
-    if not data.download:
-        raise ConfigError(f"data.root: no {data.kind} in {folder}; set data.root or data.download=true")
-    import torchvision  # 1.3 s, so only when something is missing
-
-    dataset = getattr(torchvision.datasets, MNIST_FOLDERS[data.kind])
-    try:
-        dataset(data.root, download=True)  # checks torchvision's MD5s
-    except (OSError, RuntimeError) as error:
-        records.prune(folder, below=Path(data.root).parent)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise EnvironmentFault(
-            f"data.root: no {data.kind} in {folder}, and it could not be downloaded ({reason}); "
-            f"set data.root to a folder that has {MNIST_FOLDERS[data.kind]}/raw"
-        ) from None
 
 
 def _read_idx(path: Path, *, check: bool) -> NDArray[np.uint8]:
@@ -154,14 +125,13 @@ def _toy(data: Toy) -> Source:
     """Two classes in the plane; a stratified fifth, drawn once and for all, is test."""
     points, labels = TOYS[data.kind](data.samples, data.noise)
     targets = torch.from_numpy(labels)
-    order = stratified_order(targets, generator(0, "toy-test"))
-    count = round(TOY_TEST_SHARE * data.samples)
+    train, test = draw_test(targets, TOY_TEST_SHARE, "toy-test")
     return Source(
         name=data.kind,
         inputs=torch.from_numpy(points.astype(np.float32)),
         targets=targets,
-        train=order[count:].sort().values,
-        test=order[:count].sort().values,
+        train=train,
+        test=test,
         num_classes=2,
         top=None,
     )
@@ -187,5 +157,33 @@ def _spirals(samples: int, noise: float) -> tuple[NDArray[np.float64], NDArray[n
     return points + np.random.default_rng(0).normal(0, noise, points.shape), labels
 
 
+def _sine(data: Sine) -> Source:
+    """One period of a sine and Gaussian noise: regression that can be drawn; a fifth is test."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(0, 1, (data.samples, 1))
+    targets = torch.from_numpy(np.sin(2 * np.pi * x) + draw.normal(0, data.noise, x.shape))
+    train, test = draw_test(targets, TOY_TEST_SHARE, "toy-test")
+    return Source(
+        name=data.kind,
+        inputs=torch.from_numpy(x.astype(np.float32)),
+        targets=targets,
+        train=train,
+        test=test,
+        num_classes=0,
+        top=None,
+    )
+
+
 TOYS = {"moons": _moons, "spirals": _spirals}
-SOURCES: dict[type, Callable[..., Source]] = {Digits: _digits, Mnist: _mnist, Toy: _toy}
+SOURCES: dict[type, Callable[..., Source]] = {
+    Digits: _digits,
+    Mnist: _mnist,
+    Toy: _toy,
+    Sine: _sine,
+    Csv: load_csv,
+    Sklearn: load_sklearn,
+    Npz: load_npz,
+    ImageFolder: load_image_folder,
+    Cifar: load_cifar,
+    Svhn: load_svhn,
+}

@@ -1,12 +1,17 @@
-"""One run's share of a data set: which examples are train and val, what their labels are, how inputs are scaled."""
+"""One run's share of a data set: which examples are train and val, what their labels are, how inputs are scaled.
 
+The targets of a regression are standardized by the mean and deviation of the run's own train; losses and R2 are
+those of the standardized targets, so that they mean the same for every data set and weigh every column alike.
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regrun.data.order import stratified_order
-from regrun.data.sources import Source
+from regrun.data.order import shuffled_order
+from regrun.data.source import Source
 from regrun.errors import ConfigError
 from regrun.settings import Data, Seeds
 from regrun.streams import generator
@@ -16,13 +21,16 @@ from regrun.streams import generator
 class Split:
     """Indices into the source, the run's own labels, and the scaling that train gives."""
 
-    train: Tensor  # (n,)
+    train: Tensor  # (n,); with bootstrap some come more than once, and some not at all
     val: Tensor  # (v,)
     test: Tensor  # (t,)
-    targets: Tensor  # (N,) labels, with noise where the settings ask for it
+    targets: Tensor  # (N,) labels, with noise where the settings ask for it; (N, T) float32 for regression
     noisy: Tensor  # (N,) bool: the label was drawn at random (it may have drawn the true one)
     offset: Tensor  # (D,) float32: inputs become (x - offset) * scale
     scale: Tensor  # (D,) float32
+    fill: Tensor  # (D,) float32: what a missing number is taken for, the median of train
+    target_mean: Tensor  # (T,) float64, of train; empty for classes
+    target_scale: Tensor  # (T,) float64, the standard deviation
 
 
 def sizes(source: Source, data: Data) -> tuple[int, int]:
@@ -36,10 +44,13 @@ def sizes(source: Source, data: Data) -> tuple[int, int]:
 
 
 def split(source: Source, data: Data, seeds: Seeds) -> Split:
-    """Val is taken from train first, then the training subset; neither depends on the other's size."""
+    """Val is taken from train first, then the training subset; neither depends on the other's size.
+
+    A bootstrap is drawn last: the runs of an ensemble share their val, their labels and their scaling.
+    """
     labels = source.targets[source.train]
     size, count = sizes(source, data)
-    order = stratified_order(labels, generator(seeds.split or 0, "split"))
+    order = shuffled_order(labels, generator(seeds.split or 0, "split"))
     if data.split == "tail":
         rest = len(labels) - count
         val, order = source.train[rest:], order[order < rest]
@@ -48,8 +59,24 @@ def split(source: Source, data: Data, seeds: Seeds) -> Split:
     train = source.train[order[:size]]
     train, val = train.sort().values, val.sort().values
     targets, noisy = _noisy_labels(source, data, seeds, train, val)
-    offset, scale = _scaling(source, data.normalize, train)
-    return Split(train, val, source.test, targets, noisy, offset, scale)
+    fill = _medians(source, train)
+    offset, scale = _scaling(source, data.normalize, train, fill)
+    mean, deviation = _target_scaling(source, train)
+    if data.bootstrap:
+        draw = generator(seeds.bootstrap or 0, "bootstrap")
+        train = train[torch.randint(len(train), (len(train),), generator=draw)].sort().values
+    return Split(
+        train=train,
+        val=val,
+        test=source.test,
+        targets=((targets - mean) / deviation).float() if source.is_regression else targets,
+        noisy=noisy,
+        offset=offset,
+        scale=scale,
+        fill=fill,
+        target_mean=mean,
+        target_scale=deviation,
+    )
 
 
 def val_count(val_size: float, available: int) -> int:
@@ -77,8 +104,11 @@ def _noisy_labels(source: Source, data: Data, seeds: Seeds, train: Tensor, val: 
     return targets, noisy
 
 
-def _scaling(source: Source, normalize: str, train: Tensor) -> tuple[Tensor, Tensor]:
-    """(D,) offset and scale from train alone: per channel for images, per column for tables."""
+def _scaling(source: Source, normalize: str, train: Tensor, fill: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) offset and scale from train alone: per channel for images, per column, once filled, for tables."""
+    inputs = source.inputs[train]
+    if source.has_missing:
+        inputs = torch.where(inputs.isnan(), fill, inputs)
     area = 1 if source.top is None else source.shape[1] * source.shape[2]
     columns = source.shape[0]
     if normalize == "none":
@@ -86,22 +116,40 @@ def _scaling(source: Source, normalize: str, train: Tensor) -> tuple[Tensor, Ten
     elif normalize == "unit" and source.top is not None:
         offset, spread = torch.zeros(columns), torch.full((columns,), source.top)
     elif normalize == "unit":
-        offset = source.inputs[train].amin(0)
-        spread = source.inputs[train].amax(0) - offset
+        offset = inputs.amin(0)
+        spread = inputs.amax(0) - offset
     else:
-        offset, spread = _mean_and_std(source, train)
+        offset, spread = _mean_and_std(source, inputs)
     spread = torch.where(spread == 0, 1.0, spread)  # a constant column stays constant: 0
     return offset.repeat_interleave(area), (1 / spread).float().repeat_interleave(area)
 
 
-def _mean_and_std(source: Source, train: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_std(source: Source, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """(C,) or (D,) mean and population standard deviation in float64; images by their histogram of bytes."""
     if source.top is None:
-        x = source.inputs[train].double()
+        x = inputs.double()
         return x.mean(0).float(), x.std(0, correction=0).float()
     values = torch.arange(256, dtype=torch.float64)
-    pixels = source.inputs[train].transpose(0, 1).flatten(1)
+    pixels = inputs.transpose(0, 1).flatten(1)
     counts = torch.stack([torch.bincount(channel, minlength=256).double() for channel in pixels])
     mean = (counts * values).sum(1) / counts.sum(1)
     square = (counts * values.square()).sum(1) / counts.sum(1)
     return mean.float(), (square - mean.square()).sqrt().float()
+
+
+def _target_scaling(source: Source, train: Tensor) -> tuple[Tensor, Tensor]:
+    """(T,) mean and population standard deviation of train's targets, 1 where that is 0; empty for classes."""
+    if not source.is_regression:
+        return torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    y = source.targets[train]
+    deviation = y.std(0, correction=0)
+    return y.mean(0), torch.where(deviation == 0, 1.0, deviation)
+
+
+def _medians(source: Source, train: Tensor) -> Tensor:
+    """(D,) the median of each column of train that has missing numbers; 0 elsewhere."""
+    medians = torch.zeros(math.prod(source.shape))
+    if source.has_missing:
+        columns = source.inputs.isnan().any(0).nonzero().flatten()
+        medians[columns] = source.inputs[train][:, columns].nanmedian(0).values.nan_to_num(0.0)
+    return medians

@@ -25,7 +25,10 @@ from regrun.settings import Cnn, Mlp, Model, Reg, Residual, hidden_layers
 
 
 def build(model: Model, reg: Reg, *, input_shape: tuple[int, ...], num_classes: int) -> tuple[Op, ...]:
-    """The network for examples shaped `input_shape`, (D,) or (C, H, W), and logits (R, B, num_classes)."""
+    """The network for examples shaped `input_shape`, (D,) or (C, H, W), and logits (R, B, num_classes).
+
+    For regression num_classes is the number of target columns, and the logits are their predictions.
+    """
     return tuple(BUILDERS[type(model)](model, reg, input_shape, num_classes))
 
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from regrun.models import ops
@@ -17,18 +18,36 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class Normalize(nn.Module):
-    """Raw inputs (B, ...) -> (B, D), scaled as the run's own training data was."""
+    """Raw inputs (B, ...) -> (B, D), filled and scaled as the run's own training data was. NaN is a missing number."""
 
     offset: Tensor
     scale: Tensor
+    fill: Tensor
 
-    def __init__(self, offset: Tensor, scale: Tensor) -> None:
+    def __init__(self, offset: Tensor, scale: Tensor, fill: Tensor) -> None:
         super().__init__()
         self.register_buffer("offset", offset)
         self.register_buffer("scale", scale)
+        self.register_buffer("fill", fill)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1).float() - self.offset) * self.scale
+        x = x.flatten(1).float()
+        return (torch.where(x.isnan(), self.fill, x) - self.offset) * self.scale
+
+
+class Denormalize(nn.Module):
+    """Predictions of standardized targets (B, T) -> predictions in the targets' own units."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y * self.scale + self.mean
 
 
 class Residual(nn.Module):
@@ -45,10 +64,14 @@ class Residual(nn.Module):
 
 def export(network: tuple[ops.Op, ...], weights: dict[str, Tensor], rates: dict[str, float]) -> nn.Module:
     """The network in eval mode. rates: the drop probability of each place, for those who train on."""
-    normalize = Normalize(weights["input.offset"], weights["input.scale"])
+    offset, scale = weights["input.offset"], weights["input.scale"]
+    normalize = Normalize(offset, scale, weights.get("input.fill", torch.zeros_like(offset)))
     is_image = any(isinstance(op, ops.Conv) for op in network)
     layers = _modules(network, weights, rates, is_image)
-    return nn.Sequential(OrderedDict([("normalize", normalize), *layers])).eval()
+    named = [("normalize", normalize), *layers]
+    if "target.mean" in weights:
+        named.append(("denormalize", Denormalize(weights["target.mean"], weights["target.scale"])))
+    return nn.Sequential(OrderedDict(named)).eval()
 
 
 def _modules(

@@ -130,7 +130,7 @@ class Linear(Op):
         _into(on.gradients[f"{self.name}.weight"], torch.bmm, gradient.transpose(1, 2), x)
         if self.bias:
             _into(on.gradients[f"{self.name}.bias"], torch.sum, gradient, 1)
-        return torch.bmm(gradient, weight) if needs_input else None
+        return layers.product(gradient, weight) if needs_input else None
 
 
 def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from regrun.settings.fields import choice, group, number, plain
 
-PURPOSES = ("init", "order", "split", "dropout", "augment", "noise")
+PURPOSES = ("init", "order", "split", "dropout", "augment", "noise", "bootstrap")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class EarlyStopping:
     rule: str = choice("patience", ("patience", "gap", "generalization_loss"))
     patience: int | None = number(10, "[1, inf)")
     min_delta: float = number(0.0, "[0, inf)")
-    monitor: str = choice("val_loss", ("val_loss", "val_accuracy"))
+    monitor: str = choice("val_loss", ("val_loss", "val_accuracy", "val_r2"))
     mode: str = choice("auto", ("auto", "min", "max"))
     gap: float = number(0.05, "[0, 1)")
     alpha: float = number(5.0, "(0, inf)")
@@ -47,6 +47,7 @@ class Trainer:
     batch_size: int = number(64, "[1, inf)")
     early_stopping: EarlyStopping = group(EarlyStopping, stackable=True)
     accumulate: int = number(1, "[1, inf)")
+    loss: str = choice("auto", ("auto", "squared", "absolute", "huber"))
     grad_clip: float | None = number(None, "(0, inf)", stackable=True)
     grad_clip_value: float | None = number(None, "(0, inf)", stackable=True)
     averaging: Averaging = group(Averaging, stackable=True)
@@ -70,6 +71,7 @@ class Seeds:
     dropout: int | None = number(None, "[0, inf)")
     augment: int | None = number(None, "[0, inf)")
     noise: int | None = number(None, "[0, inf)")
+    bootstrap: int | None = number(None, "[0, inf)")
 
 
 @dataclass(frozen=True)
