@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from regrun import collect, config, display, driver, effects, plan, records, settings
+from regrun import collect, config, display, driver, effects, plan, pruning, records, search, settings
+from regrun.batches import Batch
 from regrun.config import Command, Job
 from regrun.driver import Ended, Looked, Retried, Stack
 from regrun.engines import choice
@@ -57,30 +58,41 @@ class Refresh:
 
 
 def execute(command: Command) -> Result:
-    """Train every run of the plan that is not finished yet."""
+    """Train every run of the plan that is not finished yet; of a search, as many as its trials need."""
     runs, root = _plan(command), _root(command.jobs)
     sweep = runs[0].job.settings.sweep
-    with records.hold(root, plan.NAME):
-        plan.check_same(root, runs)
-        if not (root / plan.NAME).is_file():
-            records.replace(root / plan.NAME, plan.text(runs))
+    if command.search is not None:
+        search.check(command.search, runs, root)
+        search.reach(command.search, root)
+    with records.hold(root, plan.NAME if command.search is None else search.FILE):
+        if command.search is None:
+            plan.check_same(root, runs)
+            if not (root / plan.NAME).is_file():
+                records.replace(root / plan.NAME, plan.text(runs))
+            batches = iter([(runs, _missing(root, runs))])
+        else:
+            batches = search.begin(command.search, runs, root, _there(command.launcher))
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
-        return _train(runs, command.launcher, root)
+        return _train(batches, runs, command, root)
 
 
 def resume(root: Path, overrides: Sequence[str]) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
-    if bad := [line for line in overrides if not line.startswith(HOW)]:
+    searches = (root / search.FILE).is_file()
+    how = (*HOW, *search.HOW) if searches else HOW
+    if bad := [line for line in overrides if not line.startswith(how)]:
         raise ConfigError(
-            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(HOW)}" for line in bad]
+            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(how)}" for line in bad]
         )
-    jobs, (name, sweep) = plan.read(root, root), _read_launch(root)
+    jobs, (name, sweep) = [] if searches else plan.read(root, root), _read_launch(root)
     if name != "local" and not any(line.startswith("hydra/launcher=") for line in overrides):
         raise ConfigError(f"resume: this sweep was launched by {name}; add hydra/launcher={name}, or another")
     before = [f"sweep.{key}={json.dumps(value)}" for key, value in sweep.items()]
-    given = config.command([*before, *overrides], multirun=True)
-    how = given.jobs[0].settings.sweep
-    jobs = [replace(job, settings=replace(job.settings, sweep=how)) for job in jobs]
+    given = config.command([*before, *(search.CHOSEN if searches else []), *overrides], multirun=True)
+    if searches:
+        return execute(search.resumed(given, root, overrides))
+    own = given.jobs[0].settings.sweep
+    jobs = [replace(job, settings=replace(job.settings, sweep=own)) for job in jobs]
     return execute(Command(jobs, given.launcher))
 
 
@@ -99,6 +111,10 @@ def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
 def show_plan(command: Command) -> int:
     """Print what `execute` would do."""
     runs, root = _plan(command), _root(command.jobs)
+    if command.search is not None:
+        search.check(command.search, runs, root)
+        print(*search.describe(command.search, root), sep="\n")
+        return 0
     plan.check_same(root, runs)
     missing = _missing(root, runs)
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
@@ -116,12 +132,16 @@ def _plan(command: Command) -> list[Prepared]:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
-    there = None
-    if not isinstance(command.launcher, Local | Plugin):
-        there = {"cuda": has_gpus(command.launcher), "mps": False, "cpu": True}
-    runs = list({p.run_id: p for p in prepare(command.jobs, there=there)}.values())
+    runs = list({p.run_id: p for p in prepare(command.jobs, there=_there(command.launcher))}.values())
     choice.check(command.launcher, runs)
     return runs
+
+
+def _there(launcher: Launcher) -> dict[str, bool] | None:
+    """The devices of a cluster; None where the runs train on this machine."""
+    if isinstance(launcher, Local | Plugin):
+        return None
+    return {"cuda": has_gpus(launcher), "mps": False, "cpu": True}
 
 
 def _root(jobs: list[Job]) -> Path:
@@ -129,26 +149,41 @@ def _root(jobs: list[Job]) -> Path:
     return jobs[0].sweep
 
 
-def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
-    order, first = [p.run_id for p in runs], runs[0].job.settings
-    missing, workers = _missing(root, runs), choice.slots(launcher, runs)
-    todo = stacks(missing, workers=workers)
+def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path) -> Result:
+    """like: runs whose structure, device and settings of the sweep are those of the batches'."""
+    runs, first, launcher = list[Prepared](), like[0].job.settings, command.launcher
     view = display.choose_for_sweep(first.trainer.progress)
-    view.start(len(runs), len(runs) - len(missing), [len(stack) for stack in todo])
-    for line in dict.fromkeys(line for p in runs for line in p.warnings):
-        view.note(f"warning: {line}")
+
+    def todo() -> Iterator[list[Stack]]:
+        for runs[:], new in batches:
+            made = stacks(_missing(root, new), workers=choice.slots(launcher, like))
+            view.start(len(runs), len(runs) - sum(map(len, made)), [len(stack) for stack in made])
+            for line in dict.fromkeys(line for p in new for line in p.warnings):
+                view.note(f"warning: {line}")
+            yield made
+
     with driver.signals() as signal:
-        engine = choice.engine(launcher, runs, root)
-        events = driver.train_all(todo, engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
-        _listen(events, view, lambda: _refresh(root, order), fail_fast=first.sweep.fail_fast)
-        rows = collect.summaries(root)
+        engine = choice.engine(launcher, like, root)
+        events = driver.train_all(todo(), engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
+        _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
+        rows, order = collect.summaries(root), [p.run_id for p in runs]
         collect.summary(root, order)
         if not signal():
             collect.tables(root, order)
         if rows:
-            view.finish(effects.write(root), root)
+            _finish(view, command, root)
         _tell_failures(rows, runs)
         return Result({status for _, status, _ in rows.values()}, signal())
+
+
+def _finish(view: display.SweepView, command: Command, root: Path) -> None:
+    """Write the effects, and tell what the sweep came to."""
+    table = effects.write(root)
+    if command.search is None:
+        view.finish(table, root)
+        return
+    for line in [*search.report(command.search, root), f"folder: {root}"]:
+        view.note(line)
 
 
 def _listen(
@@ -175,8 +210,8 @@ def _listen(
                     keep(refresh)
 
 
-def _refresh(root: Path, order: Sequence[str]) -> None:
-    collect.summary(root, order)
+def _refresh(root: Path, runs: Sequence[Prepared]) -> None:
+    collect.summary(root, [p.run_id for p in runs])
     if (root / "summary.csv").is_file():
         effects.write(root)
 
@@ -215,6 +250,8 @@ def _tasks(root: Path) -> Callable[[Stack], Task]:
         folder = root / "stacks" / f"{next(numbers):05d}"
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
+        if (root / pruning.FILE).is_file():
+            records.replace(folder / pruning.FILE, (root / pruning.FILE).read_bytes())
         return Task(folder, tuple(stack))
 
     return new

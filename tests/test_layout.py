@@ -16,17 +16,17 @@ LAYERS = [
     "errors paths settings.fields",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
-    "layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config conversion dictionary grouping help",
+    "apart layers initializers augment schedules metrics stopping streams objective meter rows records",
+    "checks config conversion dictionary grouping help space",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer",
     "display plots plan prepare reading",
-    "writing collect effects",
+    "writing collect effects pruning asktell",
     "run",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin",
-    "engines.choice",
+    "engines.choice batches search",
     "sweep",
     "cli __main__",
 ]
@@ -39,7 +39,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects"
+    "plan collect effects space apart"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
