@@ -35,6 +35,11 @@ def apart(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return result  # type: ignore[no-any-return]
 
 
+def here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same in this process: where none of its workers is a fork, and threads of a cluster's client forbid one."""
+    return function(*args, **kwargs)
+
+
 def _send(receiver: Connection, sender: Connection, function: Callable[[], object]) -> None:
     """The process. Any other error ends it, and shows where."""
     receiver.close()  # with the only other end, so that sending fails when the parent is gone

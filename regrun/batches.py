@@ -9,20 +9,20 @@ that compares with others, and any number put in its place would bend the models
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regrun import asktell, checks, collect, plan, pruning, records, settings
-from regrun.apart import apart
 from regrun.config import Job
 from regrun.conversion import to_settings
 from regrun.data.sources import Source
 from regrun.errors import ConfigError, clip
 from regrun.prepare import Prepared, prepare
 from regrun.pruning import Rules
+from regrun.rows import TrialRow, columns
 from regrun.settings import DataSet
 from regrun.space import Point, Search
 
@@ -46,12 +46,13 @@ class Asked:
 
 @dataclass
 class Batches:
-    """The search in a folder that is held. there: the devices of a cluster that trains it, as in `prepare`."""
+    """The search in a folder that is held. there: which devices there are, as in `prepare`."""
 
     search: Search
     root: Path
     rules: Rules
     there: dict[str, bool] | None
+    call: Callable[..., Any]  # `apart` or `here`
     trials: list["FrozenTrial"] = field(default_factory=list)  # that have ended
     known: dict[str, Prepared] = field(default_factory=dict)  # the run of each run_id
     loaded: dict[DataSet, Source] = field(default_factory=dict)
@@ -78,7 +79,8 @@ class Batches:
     def _turn(self, ended: Sequence["FrozenTrial"], *, wants: bool) -> list[Point]:
         """Tell what has ended; new points, if they are wanted."""
         direction = self.rules.direction
-        self.trials, points = apart(asktell.turn, self.search, self.root, direction, ended, wants=wants)
+        points: list[Point]
+        self.trials, points = self.call(asktell.turn, self.search, self.root, direction, ended, wants=wants)
         return points
 
     def _asked(self, number: int, point: Point) -> Asked:
@@ -143,7 +145,7 @@ class Batches:
         ]
         rows += [[a.number, a.run and a.run.run_id, "running", None, *map(a.point.get, names)] for a in batch]
         records.replace(self.root / plan.NAME, plan.text(list(self.known.values())))
-        records.replace(self.root / TABLE, records.table([["number", "run_id", "state", "value", *names], *rows]))
+        records.replace(self.root / TABLE, records.table([[*columns(TrialRow), *names], *rows]))
 
     def _write_pruning(self, batch: Sequence[Asked], past: Sequence["FrozenTrial"]) -> None:
         """What a stack's folder gets, so that its worker can prune."""

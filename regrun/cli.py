@@ -1,6 +1,7 @@
 """The command. The only place that turns an error into an exit code; it checks everything before anything starts."""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -44,18 +45,24 @@ def _dispatch(arguments: list[str]) -> int:
         _check_completion(options.overrides)
     if options.shell_completion or options.hydra_help or options.info:
         return _hydra(arguments)
-    if options.overrides and _is_verb(options.overrides[0]):
+    if options.overrides and _is_verb(options.overrides[0]) and options.overrides[0] != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
         raise ConfigError("--dry-run: prints the plan of a sweep, got a single run; add -m")
     from regrun import config
 
+    is_audit = options.overrides[:1] == ["audit"]
+    overrides = options.overrides[is_audit:]
+    if is_audit and (options.multirun or options.cfg):
+        raise ConfigError(f"audit: looks at one run, got {'-m' if options.multirun else '--cfg'}; leave it out")
     directory = Path(options.config_dir) if options.config_dir else None
     if directory is not None and not is_folder(options.config_dir):
         raise ConfigError(f"--config-dir: must be a folder, got {clip(str(directory))}; create it first")
     command = config.command(
-        options.overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
+        overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
     )
+    if is_audit:
+        return _audit(command.jobs, keep=any(o.startswith("hydra.run.dir=") for o in overrides))
     if options.cfg:
         return _hydra(arguments)
     return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs)
@@ -69,6 +76,14 @@ def _run(jobs: list["Job"]) -> int:
     if outcome.status == "interrupted":
         return INTERRUPTED
     return 0 if outcome.status == "ok" else 1
+
+
+def _audit(jobs: list["Job"], *, keep: bool) -> int:
+    """A look at a run before training; kept where it is told a folder."""
+    from regrun import auditview, prepare
+
+    auditview.execute(*prepare.prepare(jobs), keep=keep)
+    return 0
 
 
 def _sweep(command: "Command", *, dry_run: bool) -> int:
@@ -90,7 +105,9 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`."""
+    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`; or `demo [NAME]`."""
+    if verb == "demo":
+        return _demo(*words)
     if verb not in ("collect", "resume"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     if not words or not is_folder(words[0]):
@@ -106,6 +123,21 @@ def _verb(verb: str, *words: str) -> int:
     from regrun import effects
 
     print(f"{effects.collect_all(root)} runs collected in {root}")
+    return 0
+
+
+def _demo(*names: str) -> int:
+    """One demonstration, or what there is."""
+    from regrun import display
+    from regrun.demos import catalogue
+
+    if len(names) > 1:
+        raise ConfigError(f"demo: takes one name, got {clip(' '.join(names[1:]))!r}, too")
+    width = shutil.get_terminal_size((120, 24)).columns
+    view = display.choose("plain")
+    assert isinstance(view, display.Plain)
+    for line in catalogue.lines(*names) if names else catalogue.listed(width):
+        view.write(line)
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from regrun import records
 
 FINISHED = ("ok", "diverged")
+TAIL = 2048  # bytes that hold the last line of epochs.csv
 TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 
 
@@ -73,6 +74,23 @@ def cells(folder: Path, line: str) -> dict[str, str]:
     """One line of a folder's summary.csv as a dict."""
     (row,) = csv.DictReader(io.StringIO(_header(folder / "summary.csv") + line, newline=""))
     return row
+
+
+def finished(root: Path) -> list[dict[str, str]]:
+    """The summary rows of the finished runs."""
+    return [cells(folder, line) for folder, status, line in summaries(root).values() if status in FINISHED]
+
+
+def last_epoch(folder: Path) -> int:
+    """The last epoch in a stack's epochs.csv, read from the table's end; 0 before the first."""
+    path = folder / "epochs.csv"
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        line = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
+    cells = line.split(b",", 2)
+    return int(cells[1]) if len(cells) == 3 and cells[1].isdigit() else 0
 
 
 def _header(path: Path) -> str:

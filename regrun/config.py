@@ -39,11 +39,10 @@ CONFIG_NAME = "config"
 LONGEST_KEY = 200
 HYDRA_KEYS = (
     "hydra.run.dir",
-    "hydra.sweep.",
+    "hydra.sweep",
     "hydra/launcher",
     "hydra.launcher.",
     "hydra/sweeper",
-    "hydra.sweeper.",
     "hydra.searchpath",
     "hydra.job.name",
     "hydra.job.config.",
@@ -174,9 +173,7 @@ def _override_problem(override: Override, line: str, *, multirun: bool, searches
     if len(key) > LONGEST_KEY:
         return f"{clip(key)}: no such key; regrun --help lists them"
     if override.is_hydra_override() and (not key.startswith(HYDRA_KEYS) or "_target_" in key):
-        return (
-            f"{key}: has no effect here, got {clip(line)!r}; regrun takes {', '.join(HYDRA_KEYS)} of Hydra's own keys"
-        )
+        return f"{key}: has no effect here, got {clip(line)!r}; of Hydra's own keys regrun takes {_shown(HYDRA_KEYS)}"
     if override.is_sweep_override() and not multirun:
         return f"{key}: several values, got {clip(line)!r}; add -m to run a sweep"
     if key.startswith(("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")) and not multirun:
@@ -194,6 +191,10 @@ def _override_problem(override: Override, line: str, *, multirun: bool, searches
         missing = [p for p in paths if p.startswith("file://") and not is_folder(p[7:])]
         return f"{key}: must name folders, got {clip(missing[0])}; create it first" if missing else None
     return None
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(key.removeprefix("hydra")[1:].removesuffix(".") for key in keys))
 
 
 def _is_search(overrides: Sequence[Override]) -> bool:

@@ -1,12 +1,13 @@
 """What a person sees while a run trains and when it ends: a live view in a terminal, plain lines anywhere else."""
 
+import io
 import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,11 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from regrun.errors import clip
 from regrun.rows import CurveRow, EpochRow, Outcome, Row
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BARS = "▁▂▃▄▅▆▇█"
 ASCII_BARS = "_.-=*#"
@@ -171,80 +168,57 @@ class LiveView(Silent):
 
 
 def choose(progress: str, stream: TextIO | None = None) -> Silent:
-    """The display that `trainer.progress` names; `auto` is rich in a terminal and plain elsewhere."""
+    """The display of a run that `trainer.progress` names."""
     stream = stream or sys.stdout
-    if progress == "auto":
-        is_dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
-        progress = "rich" if stream.isatty() and not is_dumb else "plain"
-    if progress == "none":
-        return Silent()
-    return LiveView(Console(file=stream)) if progress == "rich" else Plain(_writer(stream))
+    match way(progress, stream):
+        case "rich":
+            return LiveView(console(stream))
+        case "plain":
+            return Plain(writer(stream))
+    return Silent()
 
 
-def _writer(stream: TextIO) -> Callable[[str], None]:
+def way(progress: str, stream: TextIO | None) -> str:
+    """How to show: rich, plain or none. `auto` is rich in a terminal and plain elsewhere; a closed stdout gets none."""
+    if stream is None or progress != "auto":
+        return "none" if stream is None else progress
+    is_dumb = os.environ.get("TERM") == "dumb" or bool(os.environ.get("CI"))
+    return "rich" if stream.isatty() and not is_dumb else "plain"
+
+
+class _Console(Console):
+    """A console that falls silent, rather than end the process, when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        _discard(self.file)
+
+
+def console(stream: IO[str]) -> Console:
+    """A console on the stream."""
+    return _Console(file=_tolerant(stream))
+
+
+def writer(stream: IO[str]) -> Callable[[str], None]:
     """Prints lines until nobody reads them any more (`regrun ... | head`); the run itself goes on."""
-    is_open = True
+    _tolerant(stream)
 
     def write(line: str) -> None:
-        nonlocal is_open
         try:
-            if is_open:
-                print(
-                    line.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"),
-                    file=stream,
-                    flush=True,
-                )
+            print(line, file=stream, flush=True)
         except BrokenPipeError:
-            is_open = False
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            _discard(stream)
 
     return write
 
 
-class SweepView:
-    """One line per finished run, the effects at the end: for terminals and pipes alike."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.note, self.done, self.total, self.started, self.best = write, 0, 0, 0.0, 0.0
-
-    def start(self, total: int, done: int, stacks: list[int]) -> None:
-        """total, done: runs of the plan; stacks: the size of each stack that will be trained."""
-        self.total, self.done, self.started = total, done, time.monotonic()
-        self.note(f"{total} runs, {done} finished before; {len(stacks)} stacks of up to {max(stacks, default=0)}")
-
-    def ended(self, row: dict[str, str]) -> None:
-        """A run has ended; its row of summary.csv."""
-        self.done += 1
-        accuracy = None if row["val_accuracy_best"] == "none" else float(row["val_accuracy_best"])
-        self.best = max(self.best, accuracy or 0.0)
-        rate = self.done / max(time.monotonic() - self.started, 1e-9)
-        figure = f"val {percent(accuracy)}" if row["error"] == "none" else clip(row["error"], 120)
-        best = f"best val so far {percent(self.best)}, {rate:.1f} runs/s"
-        self.note(f"{self.done}/{self.total}  {row['run_id']}  {row['status']}  {figure}  ({best})")
-
-    def look(self, folders: list[Path], running: int) -> None:
-        """The folders of the stacks at work, and how many runs they hold."""
-
-    def close(self) -> None:
-        """No more news."""
-
-    def finish(self, effects: "pd.DataFrame", folder: Path) -> None:
-        """The best settings by val, with the 95 % intervals of their means over seeds."""
-        shown = effects[[*effects.columns[: effects.columns.get_loc("n")], "n", "failed"]].head(20)
-        for name in ("val_accuracy_best", "test_accuracy_best"):
-            parts = zip(*(effects[f"{name}_{part}"][:20] for part in ("mean", "low", "high")), strict=True)
-            shown = shown.assign(**{name: [_with_interval(*figures) for figures in parts]})
-        for line in shown.to_string(index=False).splitlines():
-            self.note(line)
-        self.note(f"folder: {folder}")
+def _tolerant(stream: IO[str]) -> IO[str]:
+    """The stream; what its encoding lacks becomes a question mark."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return stream
 
 
-def _with_interval(mean: float, low: float, high: float) -> str:
-    """0.945 [0.927, 0.963], or the mean alone where there is no interval."""
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if math.isfinite(low) else f"{mean:.3f}"
-
-
-def choose_for_sweep(progress: str, stream: TextIO | None = None) -> SweepView:
-    """The display of a sweep; `trainer.progress=none` says nothing."""
-    stream = stream or sys.stdout
-    return SweepView((lambda _: None) if progress == "none" else _writer(stream))
+def _discard(stream: IO[str]) -> None:
+    """Send what is written from here on nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,11 +1,12 @@
 """summary.csv -> effects.csv: one row per distinct setting, seeds aside, with means and their 95 % t intervals."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, plan, records, settings
+from regrun import collect, overrides, plan, records, settings
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -19,12 +20,13 @@ MEASURES = (
 )
 
 
-def write(root: Path) -> pd.DataFrame:
-    """Write effects.csv and return it, the best val accuracy first."""
-    table = effects(pd.read_csv(root / "summary.csv", dtype={"run_id": str, "fingerprint": str}))
+def write(root: Path) -> None:
+    """Write effects.csv, with a column for every setting that varies in the plan."""
+    names = overrides.without_seeds(overrides.varying(plan.rows(root)))
+    text = dict.fromkeys(["run_id", "fingerprint", *settings.columns()], str)  # cells stay as they are
+    table = effects(pd.read_csv(root / "summary.csv", dtype=text), names)
     lines = [list(table.columns), *table.astype(object).where(table.notna(), None).to_numpy().tolist()]
     records.replace(root / "effects.csv", records.table(lines))
-    return table
 
 
 def collect_all(root: Path) -> int:
@@ -38,16 +40,15 @@ def collect_all(root: Path) -> int:
     return found
 
 
-def effects(summary: pd.DataFrame) -> pd.DataFrame:
-    """One row per distinct setting. n counts its runs, failures included; the figures are those of the finished."""
-    varying = [
-        name
-        for name in settings.columns()
-        if name.split(".")[0] not in ("seed", "seeds") and summary[name].nunique(dropna=False) > 1
-    ]
-    groups = summary.groupby(varying, dropna=False, sort=False) if varying else [((), summary)]
-    rows = [dict(zip(varying, key, strict=True)) | _row(runs) for key, runs in groups]
-    return pd.DataFrame(rows).sort_values("val_accuracy_best_mean", ascending=False, kind="stable", ignore_index=True)
+def effects(summary: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """One row per distinct value of `names`, the highest mean val accuracy first, then the lowest loss.
+
+    n counts its runs, failures included; the figures are those of the finished.
+    """
+    groups = summary.groupby(list(names), dropna=False, sort=False) if names else [((), summary)]
+    rows = [dict(zip(names, key, strict=True)) | _row(runs) for key, runs in groups]
+    order = ["val_accuracy_best_mean", "val_loss_best_mean"]
+    return pd.DataFrame(rows).sort_values(order, ascending=[False, True], kind="stable", ignore_index=True)
 
 
 def _row(runs: pd.DataFrame) -> dict[str, float]:

@@ -46,6 +46,29 @@ def weight_std(scheme: str, *, fan_in: int, fan_out: int, mode: str, gain: float
     return gain / math.sqrt(fan)
 
 
+def fans(shape: torch.Size) -> tuple[int, int]:
+    """fan_in and fan_out of a weight (out, in) or (out, in, height, width), as in torch: times height * width."""
+    area = math.prod(shape[2:])
+    return shape[1] * area, shape[0] * area
+
+
+def target_std(shape: torch.Size, init: Init, *, activation: str) -> float:
+    """The standard deviation of a weight of this shape that follows `init`; 0 for constant and zeros.
+
+    Orthogonal: the rows or the columns of (out, fan_in) are orthonormal, times the gain.
+    """
+    if init.scheme in ("zeros", "constant"):
+        return 0.0
+    factor, (fan_in, fan_out) = _gain(init, activation), fans(shape)
+    if init.scheme == "orthogonal":
+        return factor / math.sqrt(max(shape[0], fan_in))
+    return weight_std(init.scheme, fan_in=fan_in, fan_out=fan_out, mode=init.mode, gain=factor, std=init.std)
+
+
+def _gain(init: Init, activation: str) -> float:
+    return gain(init.scheme, activation) if init.gain is None else init.gain
+
+
 def output_init(init: Init) -> Init:
     """The settings of the output layer: the network's own but for what `output_*` overrides."""
     return replace(
@@ -59,20 +82,16 @@ def output_init(init: Init) -> Init:
 def init_weight(weight: Tensor, init: Init, *, activation: str, generator: Generator) -> None:
     """Fill `weight`, (out, in) or (out, in, height, width), in place as `init` says.
 
-    fan_in is in * height * width, fan_out is out * height * width, as in torch. Values are drawn on the
-    CPU, so that a run starts from the same weights on every device.
+    Values are drawn on the CPU, so that a run starts from the same weights on every device.
     """
-    area = math.prod(weight.shape[2:])
-    fan_in, fan_out = weight.shape[1] * area, weight.shape[0] * area
-    factor = gain(init.scheme, activation) if init.gain is None else init.gain
-    std = weight_std(init.scheme, fan_in=fan_in, fan_out=fan_out, mode=init.mode, gain=factor, std=init.std)
+    std = target_std(weight.shape, init, activation=activation)
     values = torch.empty(weight.shape)
     if init.scheme == "zeros":
         values.zero_()
     elif init.scheme == "constant":
         values.fill_(init.value)
     elif init.scheme == "orthogonal":
-        torch.nn.init.orthogonal_(values, gain=factor, generator=generator)
+        torch.nn.init.orthogonal_(values, gain=_gain(init, activation), generator=generator)
     elif init.scheme.endswith("normal"):
         values.normal_(0.0, std, generator=generator)
     else:

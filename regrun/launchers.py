@@ -27,6 +27,7 @@ class Slurm:
     mem_gb: float | None = number(None, "(0, inf)")
     gpus_per_node: int = number(0, "[0, 1024]")
     setup: list[str] | None = plain(None)
+    poll_seconds: float = number(10.0, "[1, 3600]")
 
 
 @dataclass(frozen=True)

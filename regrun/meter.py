@@ -11,11 +11,11 @@ class Meter:
         self.counts: dict[str, int] = {}
 
     def add(self, name: str, values: Tensor) -> None:
-        """values: (R,) one measurement for each replica."""
+        """values: (R,) one measurement for each replica, or (1,) that holds for all."""
         values = values.detach().float().cpu()
         self.sums[name] = self.sums[name] + values if name in self.sums else values
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def mean(self, name: str) -> Tensor | None:
-        """(R,) or None if the mechanism never ran."""
-        return self.sums[name] / self.counts[name] if name in self.sums else None
+    def means(self, replicas: int) -> dict[str, list[float]]:
+        """Each mechanism's figure for each replica."""
+        return {name: (total / self.counts[name]).expand(replicas).tolist() for name, total in self.sums.items()}

@@ -1,4 +1,7 @@
-"""Pictures from the tables alone: learning curves of one run. matplotlib is imported when something is drawn."""
+"""Pictures from the tables alone: learning curves of one run, a network before training.
+
+matplotlib is imported when something is drawn.
+"""
 
 import csv
 import io
@@ -7,11 +10,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 STYLES = {
     "train": ("#0072B2", "-"),
     "val": ("#D55E00", "--"),
 }  # Okabe and Ito's; the dashes tell them apart in grey
+
+FIGURES = {
+    "activation_rms": ("RMS of outputs", "#0072B2", "o-"),
+    "across_example_std": ("std of outputs across examples", "#D55E00", "s--"),
+    "grad_rms": ("RMS of gradients by weights", "#009E73", "^:"),
+}
 
 
 def curves_png(folder: Path) -> bytes:
@@ -31,9 +41,36 @@ def curves_png(folder: Path) -> bytes:
         _draw(axes, rows, quantity, summary)
     options = f"{summary['model.kind']}, {summary['num_parameters']} parameters, {summary['optimizer.kind']}"
     figure.suptitle(f"{summary['data.kind']}: {options}, seed {summary['seed']}", fontsize=11)
+    return _png(figure)
+
+
+def _png(figure: "Figure") -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def audit_png(folder: Path) -> bytes:
+    """RMS, standard deviation across examples and gradients over depth, all on a log scale, as PNG bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with (folder / "audit.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 4.5), dpi=120)
+    figure.subplots_adjust(left=0.1, right=0.97, top=0.96, bottom=0.2)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for column, (label, color, style) in FIGURES.items():
+        points = [(i, float(r[column])) for i, r in enumerate(rows) if r[column] != "none" and float(r[column]) > 0]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=color, markersize=4, label=label)
+    step = -(-len(rows) // 24)
+    axes.set_xticks(range(0, len(rows), step), [r["layer"] for r in rows[::step]], rotation=45, ha="right", fontsize=8)
+    axes.set(yscale="log", ylabel="before training, first batch", xlim=(-0.5, len(rows) - 0.5))
+    axes.grid(color="0.9")
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
 
 
 def _draw(axes: "Axes", rows: list[dict[str, str]], quantity: str, summary: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -93,6 +94,14 @@ def log(folder: Path, line: str) -> None:
     """Append a line to the run's log."""
     with _faults(folder / LOG), (folder / LOG).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def divert(folder: Path) -> None:
+    """From here on, the log gets what this process and its libraries print: a terminal is for the sweep's own view."""
+    with _faults(folder / LOG), (folder / LOG).open("a", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
 
 
 def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:

@@ -90,6 +90,35 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
+class AuditRow:
+    """One layer before training, on the first batch of a run, in training mode without dropout (`regrun audit`)."""
+
+    layer: str = column("name of the layer, from input to output; the first is the input itself")
+    kind: str = column("input, linear or conv")
+    shape: list[int] = column("shape of one example's output, as JSON")
+    parameters: int = column("of the layer and of the norm after it")
+    fan_in: int | None = column("inputs of one unit: channels times kernel area for conv; none for the input")
+    fan_out: int | None = column("units that one input reaches; none for the input")
+    target_std: float | None = column("standard deviation of the weights that the init scheme aims at")
+    weight_std: float | None = column("standard deviation of the weights that were drawn")
+    activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
+    across_example_std: float = column("standard deviation across examples, root mean square over units")
+    grad_rms: float | None = column("root mean square of the loss's gradient by the weights")
+    saturated_fraction: float | None = column(
+        "share of outputs with |tanh| > 0.97, or a sigmoid < 0.03 or > 0.97; none for other activations"
+    )
+    dead_fraction: float = column("share of units that are 0 for every example of the batch")
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One part of what training holds in memory (`regrun audit`). Tensors are padded to whole cache lines."""
+
+    part: str = column("parameters, gradients, optimizer (its states after a step) or activations (kept to go back)")
+    bytes: int = column("bytes")
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How one run ended."""
 
@@ -144,12 +173,26 @@ class Provenance:
     fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, deterministic")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial of a search, in the order in which they were asked."""
+
+    number: int = column("0 is the first")
+    run_id: str | None = column(
+        "its run, which may be another trial's, too; none where its settings contradict each other"
+    )
+    state: str = column("complete, pruned, fail (it failed or diverged), or running where the search has not ended")
+    value: float | None = column("best val figure that early stopping watches; pruned: the last; none if it has none")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,
     "layers.csv": LayerRow,
     "label_noise.csv": LabelRow,
+    "audit.csv": AuditRow,
+    "memory.csv": MemoryRow,
 }
 
 

@@ -25,7 +25,7 @@ def execute(prepared: Prepared) -> Outcome:
             shown.row(row)
 
     for shown in views:
-        shown.start(_title(prepared), run.trainer.epochs)
+        shown.start(title(prepared), run.trainer.epochs)
         for line in prepared.warnings:
             shown.warn(line)
     try:
@@ -48,7 +48,8 @@ def execute(prepared: Prepared) -> Outcome:
     return outcome
 
 
-def _title(prepared: Prepared) -> str:
+def title(prepared: Prepared) -> str:
+    """A run in a line: data, shape, regularizers, optimizer, seed, device."""
     run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
     parts = [run.data.kind, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]

@@ -11,10 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from regrun import asktell, collect, records, stopping
-from regrun.apart import apart
+from regrun.apart import apart, here
 from regrun.batches import TABLE, Batch, Batches
 from regrun.config import Command, corner_jobs
 from regrun.errors import ConfigError, DataError, clip
+from regrun.launchers import Launcher, Local
 from regrun.prepare import Prepared
 from regrun.pruning import Rules
 from regrun.settings import EarlyStopping
@@ -84,10 +85,13 @@ def resumed(given: Command, root: Path, named: Sequence[str]) -> Command:
     return Command(jobs, given.launcher, search)
 
 
-def begin(search: Search, corners: Sequence[Prepared], root: Path, there: dict[str, bool] | None) -> Iterator[Batch]:
+def begin(
+    search: Search, corners: Sequence[Prepared], launcher: Launcher, root: Path, there: dict[str, bool] | None
+) -> Iterator[Batch]:
     """The batches of the search in `root`, a folder that is held."""
     records.replace(root / FILE, search.text())
-    return iter(Batches(search, root, _rules(search, corners), there))
+    call = apart if isinstance(launcher, Local) else here
+    return iter(Batches(search, root, _rules(search, corners), there, call))
 
 
 def describe(search: Search, root: Path) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regrun import objective, optim
-from regrun.data.batches import Batches
+from regrun.data.batches import ALL, Batches
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
@@ -15,6 +15,8 @@ from regrun.models.ops import Dropout, Op, Pass, Rates, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
+
+CACHE_BYTES, GPU_BYTES = 4 << 20, 1 << 30  # of one layer's activations in an evaluation
 
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
@@ -66,16 +68,25 @@ class Stack:
     def __len__(self) -> int:
         return len(self.runs)
 
-    def select(self, keep: list[int]) -> "Stack":
-        """The same runs, some of them gone: what a finished replica leaves behind."""
+    def select(self, members: list[int]) -> "Stack":
+        """A copy of some of the runs."""
         return Stack(
-            [self.runs[r] for r in keep],
-            self.batches.select(keep),
+            [self.runs[r] for r in members],
+            self.batches.select(members),
             self.ops,
-            self.params.select(keep),
-            {name: b[keep].clone() for name, b in self.buffers.items()},
-            {name: t[keep].clone() for name, t in self.state.items()},
+            self.params.with_flat(self.params.flat[members]),
+            {name: b[members] for name, b in self.buffers.items()},
+            {name: t[members] for name, t in self.state.items()},
         )
+
+    def keep(self, members: list[int]) -> None:
+        """The other runs leave: at once, as one epoch without them pays for it. In place: a large stack fits once."""
+        del self.gradient, self.gradients
+        self.runs, self.batches = [self.runs[r] for r in members], self.batches.select(members)
+        self.params = self.params.with_flat(_moved_up(self.params.flat, members))
+        self.buffers = {name: _moved_up(b, members) for name, b in self.buffers.items()}
+        self.state = {name: _moved_up(t, members) for name, t in self.state.items()}
+        self._bind()
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:
         """A copy of one replica's parameters and running statistics, by name, on the device."""
@@ -99,15 +110,35 @@ class Stack:
             for name in self.rates
         }
 
-    def forward(self, x: Tensor, *, meter: Meter | None = None, outputs: dict[str, Tensor] | None = None) -> Tensor:
-        """Logits (R, B, K) in eval mode: no dropout, running statistics. x: (R, B, D)."""
+    def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
+        """Logits (R, B, K) of some replicas in eval mode: no dropout, running statistics. x: (R, B, D)."""
         with torch.no_grad():
-            return self._logits(x, self._pass(x, training=False, meter=meter, outputs=outputs))
+            on = self._pass(x, training=False, meter=meter)
+            on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
+            return self._logits(x, on)
+
+    def groups(self, batch: int) -> list[slice]:
+        """The replicas in groups whose activations on a batch stay in the cache; on a GPU, in its memory."""
+        limit = CACHE_BYTES if self.device.type == "cpu" else GPU_BYTES
+        size = max(1, limit // (4 * batch * max(self.sizes.values())))
+        return [slice(start, start + size) for start in range(0, len(self), size)]
 
     def weight_gradients(self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Each slot's gradient of the plain loss in eval mode, valid until the next step."""
+        return self._gradients(x, targets, training=False, outputs=outputs)
+
+    def first_gradients(
+        self, x: Tensor, targets: Tensor, outputs: dict[str, Tensor], kept: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """The same in training mode, by the batch's own statistics, and every tensor that going back needed.
+
+        Without dropout: the noise that it adds to each example would pass for a signal.
+        """
+        return self._gradients(x, targets, training=True, outputs=outputs, kept=kept)
+
+    def _gradients(self, x: Tensor, targets: Tensor, **how: Any) -> dict[str, Tensor]:
         with torch.no_grad():
-            on = self._pass(x, training=False, outputs=outputs, tape=[])
+            on = self._pass(x, tape=[], **how)
             _, gradient = objective.cross_entropy_with_gradient(self._logits(x, on), targets)
             run_back(self.ops, pad_rows(gradient, dim=1), on)
         return self.gradients
@@ -183,6 +214,12 @@ class Stack:
         optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
         if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":
             optim.proximal_l1(self.weights, at, self.l1)
+
+
+def _moved_up(t: Tensor, members: list[int]) -> Tensor:
+    """Some replicas' rows, in the memory of the first of them."""
+    t[: len(members)] = t[members]
+    return t[: len(members)]
 
 
 def new_stack(runs: Sequence[Settings], batches: Batches) -> Stack:

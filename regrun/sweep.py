@@ -6,6 +6,7 @@ tables of all runs. The same command in the same folder, or `resume`, trains wha
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,7 +17,20 @@ from pathlib import Path
 
 import torch
 
-from regrun import collect, config, display, driver, effects, plan, pruning, records, search, settings
+from regrun import (
+    collect,
+    config,
+    display,
+    driver,
+    effects,
+    overrides,
+    plan,
+    pruning,
+    records,
+    search,
+    settings,
+    sweepview,
+)
 from regrun.batches import Batch
 from regrun.config import Command, Job
 from regrun.driver import Ended, Looked, Retried, Stack
@@ -71,7 +85,7 @@ def execute(command: Command) -> Result:
                 records.replace(root / plan.NAME, plan.text(runs))
             batches = iter([(runs, _missing(root, runs))])
         else:
-            batches = search.begin(command.search, runs, root, _there(command.launcher))
+            batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
         return _train(batches, runs, command, root)
 
@@ -150,19 +164,23 @@ def _root(jobs: list[Job]) -> Path:
 
 
 def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path) -> Result:
-    """like: runs whose structure, device and settings of the sweep are those of the batches'."""
+    """like: runs with the device and the settings of the sweep that those of the batches have."""
     runs, first, launcher = list[Prepared](), like[0].job.settings, command.launcher
-    view = display.choose_for_sweep(first.trainer.progress)
+    view = sweepview.choose(first.trainer.progress)
 
     def todo() -> Iterator[list[Stack]]:
         for runs[:], new in batches:
             made = stacks(_missing(root, new), workers=choice.slots(launcher, like))
-            view.start(len(runs), len(runs) - sum(map(len, made)), [len(stack) for stack in made])
+            planned = {p.run_id for p in runs}
+            before = [row for row in collect.finished(root) if row["run_id"] in planned]
+            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made])
             for line in dict.fromkeys(line for p in new for line in p.warnings):
                 view.note(f"warning: {line}")
             yield made
 
-    with driver.signals() as signal:
+    with closing(view), driver.signals() as signal:
+        if isinstance(launcher, Plugin):
+            view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
         engine = choice.engine(launcher, like, root)
         events = driver.train_all(todo(), engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
         _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
@@ -170,32 +188,41 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         collect.summary(root, order)
         if not signal():
             collect.tables(root, order)
+        view.close()
         if rows:
             _finish(view, command, root)
-        _tell_failures(rows, runs)
+        _tell_failures(rows, plan.rows(root))
+        if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
+            view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
         return Result({status for _, status, _ in rows.values()}, signal())
 
 
-def _finish(view: display.SweepView, command: Command, root: Path) -> None:
+def _finish(view: sweepview.Silent, command: Command, root: Path) -> None:
     """Write the effects, and tell what the sweep came to."""
-    table = effects.write(root)
+    effects.write(root)
     if command.search is None:
-        view.finish(table, root)
+        view.finish(collect.rows(root / "effects.csv"), root)
         return
     for line in [*search.report(command.search, root), f"folder: {root}"]:
         view.note(line)
 
 
+def _how_to_go_on(kept: int, total: int, launcher: Launcher, root: Path) -> str:
+    """What a sweep that ended early says last."""
+    how = "" if isinstance(launcher, Local) else f" hydra/launcher={launcher.kind}"
+    return f"ended early, {kept} of {total} runs are kept; to go on: regrun resume {shlex.quote(str(root))}{how}"
+
+
 def _listen(
     events: Generator[Ended | Retried | Looked],
-    view: display.SweepView,
+    view: sweepview.Silent,
     refresh: Callable[[], None],
     *,
     fail_fast: bool,
 ) -> None:
     """Show what happens, and keep the tables current."""
     keep = Refresh(time.monotonic())
-    with closing(events), closing(view):
+    with closing(events):
         for event in events:
             match event:
                 case Ended():
@@ -206,7 +233,7 @@ def _listen(
                     sizes = " and ".join(map(str, event.sizes))
                     view.note(f"a stack of {sum(event.sizes)} ended early: {clip(event.why, 120)}; again as {sizes}")
                 case Looked():
-                    view.look([task.folder for task in event.tasks], sum(len(task.runs) for task in event.tasks))
+                    view.look({task.folder: [p.run_id for p in task.runs] for task in event.tasks})
                     keep(refresh)
 
 
@@ -216,25 +243,17 @@ def _refresh(root: Path, runs: Sequence[Prepared]) -> None:
         effects.write(root)
 
 
-def _tell_failures(rows: dict[str, tuple[Path, str, str]], runs: Sequence[Prepared]) -> None:
+def _tell_failures(found: dict[str, tuple[Path, str, str]], planned: Sequence[dict[str, str]]) -> None:
     """On stderr: each failed run, what sets it apart, why it failed and where to read more."""
-    failed = [p for p in runs if p.run_id in rows and rows[p.run_id][1] not in collect.FINISHED]
-    flat = [settings.flatten(p.job.settings) for p in runs]
-    varying = [name for name in flat[0] if len({repr(values.get(name)) for values in flat}) > 1]
-    for p in failed[:SHOWN]:
-        folder, status, line = rows[p.run_id]
-        own = settings.flatten(p.job.settings)
-        apart = [name for name in varying if name in own and not _follows_seed(name, own)]
-        what = " ".join(f"{name}={records.cell(own[name])}" for name in apart)
-        print(f"regrun: {status}: run {p.run_id} {clip(what, 150)}", file=sys.stderr)
-        print(f"  {collect.cells(folder, line)['error']}", file=sys.stderr)
-        print(f"  see {folder / records.LOG}", file=sys.stderr)
+    tell, names = display.writer(sys.stderr), overrides.varying(planned)
+    failed = [row for row in planned if row["run_id"] in found and found[row["run_id"]][1] not in collect.FINISHED]
+    for row in failed[:SHOWN]:
+        folder, status, line = found[row["run_id"]]
+        tell(f"regrun: {status}: run {row['run_id']} {clip(overrides.words(row, names), 150)}")
+        tell(f"  {collect.cells(folder, line)['error']}")
+        tell(f"  see {folder / records.LOG}")
     if len(failed) > SHOWN:
-        print(f"regrun: and {len(failed) - SHOWN} more failed; see summary.csv", file=sys.stderr)
-
-
-def _follows_seed(name: str, own: dict[str, object]) -> bool:
-    return name.startswith("seeds.") and own[name] == own["seed"]
+        tell(f"regrun: and {len(failed) - SHOWN} more failed; see summary.csv")
 
 
 def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:

@@ -7,7 +7,7 @@ and in company: bit for bit for MLPs at one thread on a CPU.
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -98,11 +98,12 @@ def train(
                 p.stop_reason = "pruned"
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
         if ended:
-            yield from _finish(stack.select(ended), [progress[r] for r in ended])
             going = [r for r in range(len(progress)) if r not in ended]
+            yield from _finish(stack.select(ended) if going else stack, [progress[r] for r in ended])
             if not going:
                 return
-            stack, progress = stack.select(going), [progress[r] for r in going]
+            stack.keep(going)
+            progress = [progress[r] for r in going]
 
 
 def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
@@ -169,7 +170,7 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
-    layers, norms = measure.inspect(stack), measure.weight_norms(stack)
+    layers, norms, acted = measure.inspect(stack), measure.weight_norms(stack), meter.means(len(stack))
     for r, p in enumerate(progress):
         if report is not None and _has_diverged(p, report, r, train[r]):
             continue
@@ -178,12 +179,12 @@ def _close_epoch(stack: Stack, progress: list[Progress], epoch: int, report: Epo
         if report is not None:
             p.step += len(report.losses)
             p.lrs += [float(report.lr[0, r]), float(report.lr[-1, r])]
-            _note_acted(p, meter, r)
+            _note_acted(p, {name: means[r] for name, means in acted.items()})
             yield _epoch_row(p, report, epoch, r, norms[r])
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, None)
         for state in layers[r]:
-            yield LayerRow(p.run_id, epoch, **asdict(state))
+            yield LayerRow(p.run_id, epoch, **vars(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].accuracy
         p.patience = p.patience.seen(monitored, epoch)
         if p.patience.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
@@ -217,14 +218,12 @@ def _has_diverged(p: Progress, report: EpochReport, r: int, score: Score) -> boo
     return True
 
 
-def _note_acted(p: Progress, meter: Meter, r: int) -> None:
-    """Collect what each mechanism did to replica r, NaN where it is off there; norm layers are counted."""
+def _note_acted(p: Progress, means: dict[str, float]) -> None:
+    """Collect what each mechanism did to a replica, NaN where it is off there; norm layers are counted."""
     figures: dict[str, list[float]] = {}
-    for name in meter.sums:
-        mean = meter.mean(name)
-        assert mean is not None
-        if not math.isnan(figure := float(mean[r])):
-            figures.setdefault(name.split("/")[0], []).append(figure)
+    for name, mean in means.items():
+        if not math.isnan(mean):
+            figures.setdefault(name.split("/")[0], []).append(mean)
     for name, values in figures.items():
         total = sum(values) if "norm" in name else sum(values) / len(values)
         p.acted.setdefault(name, []).append(total)

@@ -13,19 +13,21 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths settings.fields",
+    "errors paths settings.fields demos demos.shown",
+    "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "apart layers initializers augment schedules metrics stopping streams objective meter rows records",
-    "checks config conversion dictionary grouping help space",
+    "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.batches data.order data.sources data.split "
     "models models.build models.export models.ops models.parameters optim",
-    "stack measure trainer",
+    "stack measure trainer audit",
     "display plots plan prepare reading",
-    "writing collect effects pruning asktell",
-    "run",
+    "writing collect effects effectsview pruning asktell",
+    "run standing sweepview",
+    "auditview",
     "engines engines.tasks engines.work driver stacking",
-    "engines.local engines.plugin",
+    "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
     "cli __main__",
@@ -39,7 +41,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects space apart"
+    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -3,6 +3,8 @@
 import csv
 import math
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -179,3 +181,18 @@ def test_the_log_keeps_every_line(tmp_path: Path) -> None:
     for line in ("first", "größe"):
         records.log(tmp_path, line)
     assert (tmp_path / records.LOG).read_bytes() == "first\ngröße\n".encode()
+
+
+def test_what_a_process_and_its_libraries_print_can_be_diverted_into_the_log(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib, sys
+from regrun import records
+records.divert(pathlib.Path({str(tmp_path)!r}))
+print("python", flush=True)
+print("error", file=sys.stderr)
+os.write(1, b"library\\n")
+os.system("echo child")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == done.stderr == b""
+    assert sorted((tmp_path / records.LOG).read_text().splitlines()) == ["child", "error", "library", "python"]

@@ -375,6 +375,22 @@ def test_effects_are_means_with_t_intervals_over_seeds() -> None:
         assert (row.test_accuracy_best_low, row.test_accuracy_best_high) == pytest.approx(tuple(interval))
 
 
+def test_effects_have_a_column_for_what_varies_in_the_plan_whatever_has_ended() -> None:
+    assert main([*GRID, "sweep.stack_size=3"]) == 0
+    for folder in sorted(Path("s/stacks").iterdir())[1:]:
+        (folder / "summary.csv").unlink()
+    assert main(["collect", "s"]) == 0
+    table = pd.read_csv("s/effects.csv", dtype=str)
+    assert list(table.columns[:3]) == ["reg.dropout.rate", "optimizer.lr", "n"]
+    assert table.iloc[0, :3].tolist() == ["0.0", "0.001", "3"] and len(table) == 1
+
+
+def test_effects_are_in_the_order_of_accuracy_then_of_loss() -> None:
+    rows = {"optimizer.lr": ["1", "2", "3", "4"], "status": ["ok"] * 4} | dict.fromkeys(effects.MEASURES, [0.0] * 4)
+    figures = {"val_accuracy_best": [0.5, 0.9, 0.9, None], "val_loss_best": [0.1, 0.3, 0.2, 0.1]}
+    assert list(effects.effects(pd.DataFrame(rows | figures), ["optimizer.lr"])["optimizer.lr"]) == ["3", "2", "1", "4"]
+
+
 def test_one_run_has_no_interval() -> None:
     one = effects._interval([0.5])
     assert one["mean"] == 0.5 and all(math.isnan(one[part]) for part in ("sd", "low", "high"))

@@ -65,7 +65,10 @@ def val_count(val_size: float, available: int) -> int:
 
 def _noisy_labels(source: Source, data: Data, seeds: Seeds, train: Tensor, val: Tensor) -> tuple[Tensor, Tensor]:
     """Replace a share of labels by uniform draws over all classes (as Zhang et al. 2017): train and val apart."""
-    targets, noisy = source.targets.clone(), torch.zeros(len(source.targets), dtype=torch.bool)
+    noisy = torch.zeros(len(source.targets), dtype=torch.bool)
+    if not data.label_noise and not data.label_noise_val:
+        return source.targets, noisy  # shared by all runs
+    targets = source.targets.clone()
     for name, share, members in (("train", data.label_noise, train), ("val", data.label_noise_val, val)):
         draw = generator(seeds.noise or 0, "noise", name)
         chosen = members[torch.randperm(len(members), generator=draw)[: round(share * len(members))]]

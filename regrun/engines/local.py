@@ -11,6 +11,7 @@ import sys
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 
+from regrun import records
 from regrun.engines import work
 from regrun.engines.tasks import Task
 
@@ -68,6 +69,7 @@ def _work(task: Task, gpu: str | None, parent: int) -> None:
         os._exit(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a cluster tells all; the parent decides
         signal.signal(number, signal.SIG_IGN)
+    records.divert(task.folder)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     work.train(task.folder, lambda: task.runs)

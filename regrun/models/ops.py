@@ -55,6 +55,7 @@ class Pass:
     outputs: dict[str, Tensor] | None = None  # the last value of each layer, when somebody asks
     gradients: dict[str, Tensor] = field(default_factory=dict)  # where backward writes, by slot
     tape: list[Any] | None = None  # what each op keeps for its backward, last op last; None: no backward
+    kept: list[Tensor] | None = None  # all tensors of the tape, when somebody asks
 
     def record(self, layer: str, x: Tensor) -> None:
         if self.outputs is not None:
@@ -63,6 +64,8 @@ class Pass:
     def keep(self, *saved: Any) -> None:
         if self.tape is not None:
             self.tape.append(saved)
+        if self.kept is not None:
+            self.kept += [value for value in saved if isinstance(value, Tensor)]
 
     def take(self) -> Any:
         assert self.tape is not None
@@ -179,7 +182,7 @@ class BatchNorm(Op):
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
         if on.meter is not None and not on.training:
-            on.meter.add(f"batchnorm/{self.name}", torch.ones(len(on.params[f"{self.name}.weight"])))
+            on.meter.add(f"batchnorm/{self.name}", torch.ones(1))
         if x.dim() == 4:
             return super().forward(x, on)
         gain, shift = self._affine(on)
@@ -224,7 +227,7 @@ class LayerNorm(Op):
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         gain, shift = on.params[f"{self.name}.weight"], on.params[f"{self.name}.bias"]
         if on.meter is not None:
-            on.meter.add(f"layernorm/{self.name}", torch.ones(len(gain)))
+            on.meter.add(f"layernorm/{self.name}", torch.ones(1))
         return layers.layer_norm(x.float(), gain, shift, eps=self.eps)
 
 

@@ -41,10 +41,9 @@ class Parameters:
         start, size = self.starts[slot.name], math.prod(slot.shape)
         return flat[:, start : start + size].view(-1, *slot.shape).detach()
 
-    def select(self, indices: list[int]) -> "Parameters":
-        """A copy that holds only some replicas."""
-        flat = self.flat[indices].clone()
-        return Parameters(self.slots, flat, replicas=len(indices), device=flat.device)
+    def with_flat(self, flat: Tensor) -> "Parameters":
+        """The same slots of other replicas."""
+        return Parameters(self.slots, flat, replicas=len(flat), device=flat.device)
 
 
 def all_slots(ops: tuple[Op, ...]) -> list[Slot]:
