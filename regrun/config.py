@@ -7,6 +7,7 @@ Hydra's own function, so that all mistakes of a command are found and not just t
 import copy
 import dataclasses
 import functools
+import importlib.util
 import json
 import typing
 from collections.abc import Iterator, Sequence
@@ -32,19 +33,22 @@ from regrun.conversion import nearest, to_group, to_settings
 from regrun.errors import ConfigError, clip
 from regrun.launchers import LAUNCHERS, Launcher, Local, Plugin
 from regrun.paths import conf_dir, is_folder
+from regrun.space import Optuna, Search, explore
 
 CONFIG_NAME = "config"
 LONGEST_KEY = 200
 HYDRA_KEYS = (
     "hydra.run.dir",
-    "hydra.sweep.",
+    "hydra.sweep",
     "hydra/launcher",
     "hydra.launcher.",
+    "hydra/sweeper",
     "hydra.searchpath",
     "hydra.job.name",
     "hydra.job.config.",
     "hydra/output",
 )
+SEARCH_KEYS = [f"hydra.sweeper.{f.name}" for f in dataclasses.fields(Optuna) if f.name != "kind"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,9 @@ class Job:
 class Command:
     """What a command line means."""
 
-    jobs: list[Job]
+    jobs: list[Job]  # of a search, the corners of its space
     launcher: Launcher
+    search: Search | None = None
 
 
 def register() -> None:
@@ -75,6 +80,7 @@ def register() -> None:
     store.store("main", rest, group="schema")
     for name, cls in LAUNCHERS.items():
         store.store(name, dataclasses.asdict(cls()), group="schema/launcher")
+    store.store("optuna", dataclasses.asdict(Optuna()), group="schema/sweeper")
 
 
 def jobs(overrides: Sequence[str], *, multirun: bool) -> list[Job]:
@@ -94,11 +100,13 @@ def command(
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="regrun"):
-        combinations = _combinations(_parse(overrides, multirun=multirun), multirun=multirun)
-        composer = _Composer(config_name or CONFIG_NAME)
-        composed = [composer.compose(lines) for lines in combinations]
+        parsed, composer = _parse(overrides, multirun=multirun), _Composer(config_name or CONFIG_NAME)
+        if _is_search(parsed):
+            return _search(composer, parsed)
+        composed = [composer.compose(lines) for lines in _combinations(parsed, multirun=multirun)]
         runs = [run for c in composed if (run := _to_settings(c.task, composer.problems)) is not None]
         launcher = _launcher(composed[0], composer.problems)
+        composer.problems += _sweeper_problems(composed[0].base.cfg.hydra)
         problems = [*composer.problems, *(line for run in runs for line in checks.conflicts(run))]
         if problems or launcher is None:
             raise ConfigError(dict.fromkeys(problems))
@@ -107,6 +115,13 @@ def command(
             return Command([Job(runs[0], root, None)], launcher)
         numbered = enumerate(zip(runs, composed, strict=True))
         return Command([Job(run, root / _subdir(c, i), root) for i, (run, c) in numbered], launcher)
+
+
+def corner_jobs(search: Search, root: Path, problems: list[str]) -> list[Job]:
+    """The corners of a search's space as the runs of a sweep, checked."""
+    runs = [run for point in search.corners() if (run := _resolved(search.tree(point), problems)) is not None]
+    problems += [line for run in runs for line in checks.conflicts(run)]
+    return [Job(run, root / str(i), root) for i, run in enumerate(runs)]
 
 
 def compose_with_hydra(overrides: Sequence[str]) -> dict[str, Any]:
@@ -137,20 +152,20 @@ def _parse(overrides: Sequence[str], *, multirun: bool) -> list[Override]:
     parsed, problems = [], []
     for line in overrides:
         try:
-            (override,) = parser.parse_overrides([line])
-            problem = _override_problem(override, line, multirun=multirun)
+            parsed += parser.parse_overrides([line])
         except (HydraException, ValueError):
-            problem = f"{clip(line)!r}: not a valid override; write key=value, and quote what the shell would split"
-        if problem is None:
-            parsed.append(override)
-        else:
-            problems.append(problem)
+            problems.append(
+                f"{clip(line)!r}: not a valid override; write key=value, and quote what the shell would split"
+            )
+    searches = _is_search(parsed)
+    found = (_override_problem(o, o.input_line or "", multirun=multirun, searches=searches) for o in parsed)
+    problems += [problem for problem in found if problem is not None]
     if problems:
         raise ConfigError(problems)
     return parsed
 
 
-def _override_problem(override: Override, line: str, *, multirun: bool) -> str | None:
+def _override_problem(override: Override, line: str, *, multirun: bool, searches: bool) -> str | None:
     """What is wrong with an override that Hydra can parse, before anything is composed."""
     key = override.key_or_group
     if not key:
@@ -158,22 +173,32 @@ def _override_problem(override: Override, line: str, *, multirun: bool) -> str |
     if len(key) > LONGEST_KEY:
         return f"{clip(key)}: no such key; regrun --help lists them"
     if override.is_hydra_override() and (not key.startswith(HYDRA_KEYS) or "_target_" in key):
-        return (
-            f"{key}: has no effect here, got {clip(line)!r}; regrun takes {', '.join(HYDRA_KEYS)} of Hydra's own keys"
-        )
+        return f"{key}: has no effect here, got {clip(line)!r}; of Hydra's own keys regrun takes {_shown(HYDRA_KEYS)}"
     if override.is_sweep_override() and not multirun:
         return f"{key}: several values, got {clip(line)!r}; add -m to run a sweep"
-    if key.startswith(("hydra/launcher", "hydra.launcher.")) and not multirun:
-        return f"{key}: launches the runs of a sweep, got {clip(line)!r}; add -m"
+    if key.startswith(("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")) and not multirun:
+        return f"{key}: is about the runs of a sweep, got {clip(line)!r}; add -m"
     if override.is_hydra_override() and override.is_sweep_override():
         return f"{key}: is the same for all runs, got {clip(line)!r}; give it one value"
-    if override.is_interval_sweep():
-        return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(first,last,step)"
+    if key.startswith(("hydra.sweeper.", "hydra/sweeper/")) and key not in SEARCH_KEYS:
+        return f"{key}: no such key; a search has {', '.join(SEARCH_KEYS).replace(', hydra.sweeper.', ', ')}"
+    if key in SEARCH_KEYS and not searches:
+        return f"{key}: is about a search, got {clip(line)!r}; add hydra/sweeper=optuna"
+    if override.is_interval_sweep() and not searches:
+        return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(...) or hydra/sweeper=optuna"
     if key == "hydra.searchpath":
         paths = typing.cast(list[str], override.value())
         missing = [p for p in paths if p.startswith("file://") and not is_folder(p[7:])]
         return f"{key}: must name folders, got {clip(missing[0])}; create it first" if missing else None
     return None
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(key.removeprefix("hydra")[1:].removesuffix(".") for key in keys))
+
+
+def _is_search(overrides: Sequence[Override]) -> bool:
+    return any(o.key_or_group == "hydra/sweeper" and o.value() == "optuna" for o in overrides)
 
 
 def _combinations(overrides: list[Override], *, multirun: bool) -> list[list[str]]:
@@ -334,6 +359,46 @@ def _launcher(composed: _Composed, problems: list[str]) -> Launcher | None:
     return typing.cast(Launcher | None, to_group(cls, node, "hydra.launcher.", problems))
 
 
+def _search(composer: _Composer, overrides: list[Override]) -> Command:
+    """A search: its space as data, and the corners of the space as jobs."""
+    problems, mistakes = composer.problems, list[str]()
+
+    def tree(lines: list[str]) -> dict[str, Any] | None:
+        task = composer.compose(lines).task
+        run = _to_settings(task, problems)
+        return None if run is None else _tree(task, problems)
+
+    how = composer.compose([o.input_line or "" for o in overrides if o.is_hydra_override()])
+    launcher, options = _launcher(how, mistakes), _options(how.base.cfg.hydra, mistakes)
+    base, space = explore(overrides, tree, problems)
+    search = Search(options or Optuna(), base, space)
+    root = _path(_resolvable(how, 0), "hydra.sweep.dir")
+    jobs = [] if problems else corner_jobs(search, root, problems)
+    if problems or mistakes or launcher is None:
+        raise ConfigError(dict.fromkeys([*mistakes, *problems]))
+    return Command(jobs, launcher, search)
+
+
+def _options(hydra: DictConfig, problems: list[str]) -> Optuna | None:
+    """`hydra.sweeper.*` of a search; None where it is not right."""
+    if importlib.util.find_spec("optuna") is None:
+        problems.append('hydra/sweeper: optuna is not installed, got optuna; pip install "regrun[optuna]"')
+    sweep: Any = OmegaConf.to_container(hydra.sweep)
+    if sweep["subdir"] != "${hydra.job.num}":
+        problems.append("hydra.sweep.subdir: a search numbers its folders by trial; leave it out")
+    node = OmegaConf.to_container(hydra.sweeper)
+    is_basic = isinstance(node, dict) and "_target_" in node  # what was composed instead of what could not be
+    return None if is_basic else typing.cast(Optuna | None, to_group(Optuna, node, "hydra.sweeper.", problems))
+
+
+def _sweeper_problems(hydra: DictConfig) -> list[str]:
+    """What a configuration file may not choose, or nobody."""
+    name = hydra.sweeper.get("_target_", "optuna").rpartition(".")[2]
+    if name == BasicSweeper.__name__:
+        return []
+    return [f"hydra/sweeper: must be basic, or optuna on the command line, got {clip(name)} in a file; leave it out"]
+
+
 def _subdir(composed: _Composed, number: int) -> str | Path:
     """hydra.sweep.subdir; the usual one needs no resolving."""
     raw = OmegaConf.to_container(composed.base.cfg.hydra.sweep)
@@ -376,12 +441,22 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 def _to_settings(task: dict[str, Any] | DictConfig, problems: list[str]) -> s.Settings | None:
-    container: Any = task
-    if isinstance(task, DictConfig):
-        try:
-            container = OmegaConf.to_container(_without_hydra(task), resolve=True, throw_on_missing=True)
-        except OmegaConfBaseException as error:
-            problems.append(f"{error.full_key or 'config'}: {_one_line(error)}; give a value")
-            return None
-    settings = to_settings(container, problems)
+    tree = _tree(task, problems)
+    return None if tree is None else _resolved(tree, problems)
+
+
+def _tree(task: dict[str, Any] | DictConfig, problems: list[str]) -> dict[str, Any] | None:
+    """Plain values, interpolations resolved."""
+    if not isinstance(task, DictConfig):
+        return task
+    try:
+        tree = OmegaConf.to_container(_without_hydra(task), resolve=True, throw_on_missing=True)
+        return typing.cast(dict[str, Any], tree)
+    except OmegaConfBaseException as error:
+        problems.append(f"{error.full_key or 'config'}: {_one_line(error)}; give a value")
+        return None
+
+
+def _resolved(tree: dict[str, Any], problems: list[str]) -> s.Settings | None:
+    settings = to_settings(tree, problems)
     return None if settings is None else s.resolve(settings)

@@ -27,7 +27,9 @@ distinct setting, seeds aside, with `n`, `failed`, `diverged`, and `_mean`, `_sd
 the mean) of the finished runs' figures. `summary.csv` and `effects.csv` are kept current while it runs, the others are
 complete at its end; `regrun collect DIR` writes all of them anew at any time. `stacks/` holds what each stack wrote
 (its `plan.csv`, its tables, `run.log`, and `failure.json` if it ended early); a run has a folder of its own only for
-weights. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
+weights. A search (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`,
+Optuna's study; and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by
+batches. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
@@ -41,7 +43,9 @@ def text() -> str:
     """The whole page."""
     parts = [HEAD]
     for name, row in rows.TABLES.items():
-        parts += [_heading(name, row), _table((f.name, f.metadata["about"]) for f in dataclasses.fields(row))]
+        parts += [_heading(name, row), _described(row)]
+    parts += [_heading("trials.csv", rows.TrialRow), _described(rows.TrialRow)]
+    parts.append("\nThen one column for each key of the space, named as in the command.\n")
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]
@@ -60,6 +64,10 @@ def text() -> str:
 
 def _heading(name: str, row: type) -> str:
     return f"\n## {name}\n\n{row.__doc__}\n\n"
+
+
+def _described(row: type) -> str:
+    return _table((f.name, f.metadata["about"]) for f in dataclasses.fields(row))
 
 
 def _table(lines: Iterable[tuple[str, str]]) -> str:

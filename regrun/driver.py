@@ -83,17 +83,20 @@ def signals() -> Iterator[Callable[[], int]]:
 
 
 def train_all(
-    stacks: list[Stack],
+    batches: Iterator[list[Stack]],
     engine: Engine,
     new_task: Callable[[Stack], Task],
     *,
     run_timeout: float | None,
     is_over: Callable[[], object],
 ) -> Generator[Ended | Retried | Looked]:
-    """Train every stack, as many at a time as the engine has slots, until `is_over`. Leaves no process."""
-    queue, watched = deque(stacks), dict[Task, Watch]()
+    """Train every stack, as many at a time as the engine has slots, until `is_over`. Leaves no process.
+
+    A batch of stacks is asked for when those before it have ended.
+    """
+    queue, watched = deque[Stack](), dict[Task, Watch]()
     try:
-        while (queue or watched) and not is_over():
+        while not is_over() and (queue or watched or _refill(queue, batches)):
             while queue and len(watched) < engine.slots and not is_over():
                 task = new_task(queue.popleft())
                 watched[task] = Watch(task, {p.run_id: p for p in task.runs})
@@ -107,6 +110,12 @@ def train_all(
             yield Looked(list(watched))
     finally:
         engine.close()
+
+
+def _refill(queue: deque[Stack], batches: Iterator[list[Stack]]) -> bool:
+    """Queue the next batch that has a stack; whether there is one."""
+    queue.extend(next(filter(None, batches), []))
+    return bool(queue)
 
 
 def _news(watch: Watch) -> Iterator[Ended]:

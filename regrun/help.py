@@ -4,7 +4,7 @@ from pathlib import Path
 
 from regrun.paths import conf_dir
 
-GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment", "hydra/launcher")
+GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
 
 USAGE = """\
 regrun: experiments on neural-network design and regularization
@@ -12,6 +12,7 @@ regrun: experiments on neural-network design and regularization
 usage:
   regrun [KEY=VALUE ...]         train one run, e.g. regrun model=deep reg=dropout
   regrun -m [KEY=VALUE,... ...]  a sweep: every combination, e.g. regrun -m model=shallow,deep 'seed=range(3)'
+  regrun -m hydra/sweeper=optuna [...]   a search, e.g. 'optimizer.lr=tag(log, interval(1e-4, 1e-1))' model.width=32,64
   regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
   regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
   regrun collect DIR             write a sweep's tables anew, finished or not

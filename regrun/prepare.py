@@ -36,13 +36,16 @@ def run_id(run: Settings) -> str:
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def prepare(jobs: list[Job], *, there: dict[str, bool] | None = None) -> list[Prepared]:
+def prepare(
+    jobs: list[Job], *, there: dict[str, bool] | None = None, loaded: dict[str, Source] | None = None
+) -> list[Prepared]:
     """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError.
 
-    there: which devices the machines have that will train, where that is not this one.
+    there: which devices the machines have that will train, where that is not this one. loaded: data sets to begin
+    with, to which those are added that were missing.
     """
     found = there or {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    loaded: dict[str, Source] = {}
+    loaded = {} if loaded is None else loaded
     prepared, problems = [], _folder_problems(jobs)
     for job in jobs:
         run = job.settings

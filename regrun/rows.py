@@ -201,6 +201,18 @@ class Provenance:
     fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, deterministic")
 
 
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial of a search, in the order in which they were asked."""
+
+    number: int = column("0 is the first")
+    run_id: str | None = column(
+        "its run, which may be another trial's, too; none where its settings contradict each other"
+    )
+    state: str = column("complete, pruned, fail (it failed or diverged), or running where the search has not ended")
+    value: float | None = column("best val figure that early stopping watches; pruned: the last; none if it has none")
+
+
 Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -17,7 +17,21 @@ from pathlib import Path
 
 import torch
 
-from regrun import collect, config, display, driver, effects, overrides, plan, records, settings, sweepview
+from regrun import (
+    collect,
+    config,
+    display,
+    driver,
+    effects,
+    overrides,
+    plan,
+    pruning,
+    records,
+    search,
+    settings,
+    sweepview,
+)
+from regrun.batches import Batch
 from regrun.config import Command, Job
 from regrun.driver import Ended, Looked, Retried, Stack
 from regrun.engines import choice
@@ -58,30 +72,41 @@ class Refresh:
 
 
 def execute(command: Command) -> Result:
-    """Train every run of the plan that is not finished yet."""
+    """Train every run of the plan that is not finished yet; of a search, as many as its trials need."""
     runs, root = _plan(command), _root(command.jobs)
     sweep = runs[0].job.settings.sweep
-    with records.hold(root, plan.NAME):
-        plan.check_same(root, runs)
-        if not (root / plan.NAME).is_file():
-            records.replace(root / plan.NAME, plan.text(runs))
+    if command.search is not None:
+        search.check(command.search, runs, root)
+        search.reach(command.search, root)
+    with records.hold(root, plan.NAME if command.search is None else search.FILE):
+        if command.search is None:
+            plan.check_same(root, runs)
+            if not (root / plan.NAME).is_file():
+                records.replace(root / plan.NAME, plan.text(runs))
+            batches = iter([(runs, _missing(root, runs))])
+        else:
+            batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
-        return _train(runs, command.launcher, root)
+        return _train(batches, runs, command, root)
 
 
 def resume(root: Path, overrides: Sequence[str]) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
-    if bad := [line for line in overrides if not line.startswith(HOW)]:
+    searches = (root / search.FILE).is_file()
+    how = (*HOW, *search.HOW) if searches else HOW
+    if bad := [line for line in overrides if not line.startswith(how)]:
         raise ConfigError(
-            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(HOW)}" for line in bad]
+            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(how)}" for line in bad]
         )
-    jobs, (name, sweep) = plan.read(root, root), _read_launch(root)
+    jobs, (name, sweep) = [] if searches else plan.read(root, root), _read_launch(root)
     if name != "local" and not any(line.startswith("hydra/launcher=") for line in overrides):
         raise ConfigError(f"resume: this sweep was launched by {name}; add hydra/launcher={name}, or another")
     before = [f"sweep.{key}={json.dumps(value)}" for key, value in sweep.items()]
-    given = config.command([*before, *overrides], multirun=True)
-    how = given.jobs[0].settings.sweep
-    jobs = [replace(job, settings=replace(job.settings, sweep=how)) for job in jobs]
+    given = config.command([*before, *(search.CHOSEN if searches else []), *overrides], multirun=True)
+    if searches:
+        return execute(search.resumed(given, root, overrides))
+    own = given.jobs[0].settings.sweep
+    jobs = [replace(job, settings=replace(job.settings, sweep=own)) for job in jobs]
     return execute(Command(jobs, given.launcher))
 
 
@@ -100,6 +125,10 @@ def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
 def show_plan(command: Command) -> int:
     """Print what `execute` would do."""
     runs, root = _plan(command), _root(command.jobs)
+    if command.search is not None:
+        search.check(command.search, runs, root)
+        print(*search.describe(command.search, root), sep="\n")
+        return 0
     plan.check_same(root, runs)
     missing = _missing(root, runs)
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
@@ -117,12 +146,16 @@ def _plan(command: Command) -> list[Prepared]:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
-    there = None
-    if not isinstance(command.launcher, Local | Plugin):
-        there = {"cuda": has_gpus(command.launcher), "mps": False, "cpu": True}
-    runs = list({p.run_id: p for p in prepare(command.jobs, there=there)}.values())
+    runs = list({p.run_id: p for p in prepare(command.jobs, there=_there(command.launcher))}.values())
     choice.check(command.launcher, runs)
     return runs
+
+
+def _there(launcher: Launcher) -> dict[str, bool] | None:
+    """The devices of a cluster; None where the runs train on this machine."""
+    if isinstance(launcher, Local | Plugin):
+        return None
+    return {"cuda": has_gpus(launcher), "mps": False, "cpu": True}
 
 
 def _root(jobs: list[Job]) -> Path:
@@ -130,34 +163,50 @@ def _root(jobs: list[Job]) -> Path:
     return jobs[0].sweep
 
 
-def _train(runs: list[Prepared], launcher: Launcher, root: Path) -> Result:
-    order, first = [p.run_id for p in runs], runs[0].job.settings
-    missing, workers = _missing(root, runs), choice.slots(launcher, runs)
-    todo = stacks(missing, workers=workers)
+def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path) -> Result:
+    """like: runs with the device and the settings of the sweep that those of the batches have."""
+    runs, first, launcher = list[Prepared](), like[0].job.settings, command.launcher
     view = sweepview.choose(first.trainer.progress)
+
+    def todo() -> Iterator[list[Stack]]:
+        for runs[:], new in batches:
+            made = stacks(_missing(root, new), workers=choice.slots(launcher, like))
+            planned = {p.run_id for p in runs}
+            before = [row for row in collect.finished(root) if row["run_id"] in planned]
+            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made])
+            for line in dict.fromkeys(line for p in new for line in p.source.notes):
+                view.note(line)
+            for line in dict.fromkeys(line for p in new for line in p.warnings):
+                view.note(f"warning: {line}")
+            yield made
+
     with closing(view), driver.signals() as signal:
-        view.start(plan.rows(root), collect.finished(root), [[p.run_id for p in stack] for stack in todo])
-        for line in dict.fromkeys(line for p in runs for line in p.source.notes):
-            view.note(line)
-        for line in dict.fromkeys(line for p in runs for line in p.warnings):
-            view.note(f"warning: {line}")
         if isinstance(launcher, Plugin):
             view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
-        engine = choice.engine(launcher, runs, root)
-        events = driver.train_all(todo, engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
-        _listen(events, view, lambda: _refresh(root, order), fail_fast=first.sweep.fail_fast)
-        rows = collect.summaries(root)
+        engine = choice.engine(launcher, like, root)
+        events = driver.train_all(todo(), engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
+        _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
+        rows, order = collect.summaries(root), [p.run_id for p in runs]
         collect.summary(root, order)
         if not signal():
             collect.tables(root, order)
         view.close()
         if rows:
-            effects.write(root)
-            view.finish(collect.rows(root / "effects.csv"), root)
+            _finish(view, command, root)
         _tell_failures(rows, plan.rows(root))
         if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
             view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
         return Result({status for _, status, _ in rows.values()}, signal())
+
+
+def _finish(view: sweepview.Silent, command: Command, root: Path) -> None:
+    """Write the effects, and tell what the sweep came to."""
+    effects.write(root)
+    if command.search is None:
+        view.finish(collect.rows(root / "effects.csv"), root)
+        return
+    for line in [*search.report(command.search, root), f"folder: {root}"]:
+        view.note(line)
 
 
 def _how_to_go_on(kept: int, total: int, launcher: Launcher, root: Path) -> str:
@@ -190,8 +239,8 @@ def _listen(
                     keep(refresh)
 
 
-def _refresh(root: Path, order: Sequence[str]) -> None:
-    collect.summary(root, order)
+def _refresh(root: Path, runs: Sequence[Prepared]) -> None:
+    collect.summary(root, [p.run_id for p in runs])
     if (root / "summary.csv").is_file():
         effects.write(root)
 
@@ -222,6 +271,8 @@ def _tasks(root: Path) -> Callable[[Stack], Task]:
         folder = root / "stacks" / f"{next(numbers):05d}"
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
+        if (root / pruning.FILE).is_file():
+            records.replace(folder / pruning.FILE, (root / pruning.FILE).read_bytes())
         return Task(folder, tuple(stack))
 
     return new

@@ -114,6 +114,10 @@ class Plain(Following):
     def __init__(self, write: Callable[[str], None]) -> None:
         self.write, self.percent, self.told = write, 0, time.monotonic()  # what the last line on all of it said, when
 
+    def start(self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
+        self.percent = 0  # a search starts once for each of its batches
+        super().start(plan, before, stacks)
+
     def note(self, line: str) -> None:
         self.write(line)
 

@@ -17,19 +17,19 @@ LAYERS = [
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
-    "layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
-    "checks config conversion demos.catalogue dictionary grouping help overrides",
+    "apart layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
+    "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
     "data.sources data.split data.stream data.tables "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer audit",
     "display plots plan prepare reading",
-    "writing collect effects effectsview",
+    "writing collect effects effectsview pruning asktell",
     "run standing sweepview",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
-    "engines.choice",
+    "engines.choice batches search",
     "sweep",
     "cli __main__",
 ]
@@ -42,7 +42,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects overrides standing sweepview effectsview demos.catalogue"
+    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from regrun import plan, records
+from regrun import plan, pruning, records
 from regrun.errors import RunFailed
 from regrun.prepare import Prepared, prepare
 from regrun.writing import train_into, why_failed
@@ -29,7 +29,7 @@ def train(folder: Path, load: Callable[[], Sequence[Prepared]]) -> None:
     where = f"process {os.getpid()} on {socket.gethostname()}" + (f", GPU {gpus}" if gpus else "")
     records.log(folder, f"begun by {where}")
     try:
-        for _ in train_into(folder, load()):
+        for _ in train_into(folder, load(), prune=pruning.of(folder)):
             pass
     except (Exception, SystemExit) as error:
         records.log(folder, traceback.format_exc())
