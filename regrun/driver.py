@@ -1,23 +1,26 @@
 """Every stack of a sweep through an engine: what has ended is read from the stacks' folders, what was lost is retried.
 
-A stack whose worker dies, fails or takes too long is tried again as halves, until the culprit is alone and fails.
+A stack whose worker dies, fails or takes too long is tried again as halves, until the culprit is alone and fails. One
+that its cluster lost is tried again as it is.
 """
 
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from regrun import collect
-from regrun.engines.tasks import Engine, Task
+from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
 from regrun.prepare import Prepared
 from regrun.writing import failed, write_summary
 
 Stack = list[Prepared]
 LOOK = 0.2  # seconds between two looks at the folders
+LOSSES = 5  # times that a run may be lost by its cluster; then it may be what its nodes die of
 
 
 @dataclass
@@ -94,7 +97,7 @@ def train_all(
 
     A batch of stacks is asked for when those before it have ended.
     """
-    queue, watched = deque[Stack](), dict[Task, Watch]()
+    queue, watched, losses = deque[Stack](), dict[Task, Watch](), Counter[str]()
     try:
         while not is_over() and (queue or watched or _refill(queue, batches)):
             while queue and len(watched) < engine.slots and not is_over():
@@ -104,9 +107,10 @@ def train_all(
             ended = engine.wait(LOOK)
             for watch in watched.values():
                 yield from _news(watch)
-                _end_if_late(watch, engine, run_timeout)
             for task, why in ended:
-                yield from _close(watched.pop(task), why, queue)
+                yield from _close(watched.pop(task), why, queue, losses)
+            for watch in watched.values():
+                _end_if_late(watch, engine, run_timeout)
             yield Looked(list(watched))
     finally:
         engine.close()
@@ -140,15 +144,23 @@ def _end_if_late(watch: Watch, engine: Engine, run_timeout: float | None) -> Non
     engine.kill(watch.task)
 
 
-def _close(watch: Watch, why: str | None, queue: deque[Stack]) -> Iterator[Ended | Retried]:
-    """What a worker left undone: again as halves, or a failure if it was alone."""
+def _close(watch: Watch, why: str | None, queue: deque[Stack], losses: Counter[str]) -> Iterator[Ended | Retried]:
+    """What a worker left undone: again as it is if it was lost, else as halves, or a failure if it was alone."""
     yield from _news(watch)
     folder, left = watch.task.folder, list(watch.left.values())
     told = watch.ended_for or failure(folder) or ("failed", why or "its worker ended without a word")
-    if len(left) > 1:
-        halves = [left[: len(left) // 2], left[len(left) // 2 :]]
-        queue.extendleft(reversed(halves))
-        yield Retried([len(half) for half in halves], "out of memory" if told[0] == "oom" else told[1])
+    if isinstance(told[1], Lost):
+        losses.update(list(watch.left))
+    is_lost = isinstance(told[1], Lost) and all(losses[i] <= LOSSES for i in watch.left)
+    if parts := _parts(left, 1 if is_lost else 2):
+        queue.extendleft(reversed(parts))
+        yield Retried([len(part) for part in parts], "out of memory" if told[0] == "oom" else told[1])
     elif left:
         write_summary(folder, left[0], failed(left[0].run_id, *told), watch.seconds())
         yield from _news(watch)
+
+
+def _parts(left: Stack, number: int) -> list[Stack]:
+    """The stack as so many stacks of nearly the same size, or none if it has too few runs."""
+    ends = [i * len(left) // number for i in range(number + 1)]
+    return [left[a:b] for a, b in pairwise(ends)] if len(left) >= number else []

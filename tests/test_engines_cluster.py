@@ -231,5 +231,5 @@ def test_a_lost_node_costs_nothing(cluster: Cluster, local: str, capsys: pytest.
     thread.start()
     assert main([*SWEEP, "hydra.sweep.dir=s", *cluster.line]) == 0
     thread.join()
-    assert re.search("ended early: .*node.* was lost", capsys.readouterr().out)
+    assert re.search("a stack of 2 ended early: .*node.* was lost.*; again as 2\\n", capsys.readouterr().out)
     same_tables("s", local)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from regrun.engines.tasks import Task
+from regrun.engines.tasks import Lost, Task
 from regrun.engines.work import train_folder
 from regrun.errors import ConfigError, clip
 from regrun.launchers import Ray
@@ -21,7 +21,6 @@ DEATHS = {
     "WorkerCrashedError": "its process died: killed, out of memory, or crashed",
     "OutOfMemoryError": "Ray ended its process, as its node ran out of memory",
     "TaskCancelledError": "it was cancelled",
-    "NodeDiedError": "its node was lost: {text}",
 }
 
 
@@ -129,6 +128,8 @@ def _why(reference: Any) -> str | None:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         return f"its process raised {clip(repr(error.cause), 200)}"
+    except (ray.exceptions.NodeDiedError, ray.exceptions.LocalRayletDiedError) as error:
+        return Lost(f"its node was lost: {clip(str(error), 150)}")
     except ray.exceptions.RayError as error:
         name = type(error).__name__
         return DEATHS.get(name, "{name}: {text}").format(name=name, text=clip(str(error), 150))

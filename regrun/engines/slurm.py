@@ -1,7 +1,7 @@
 """Stacks as Slurm jobs, submitted through submitit and watched by squeue, which needs no accounting database.
 
-A folder is trained in once, so no job is requeued: what a preemption or a lost node leaves undone comes back as new
-stacks. Jobs outlive a driver that was killed; the next driver of the same sweep ends them before it starts its own.
+A folder is trained in once, so no job is requeued: what a preemption or a lost node leaves undone comes back as a
+new stack. Jobs outlive a driver that was killed; the next driver of the same sweep ends them before it starts its own.
 """
 
 import getpass
@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from regrun.engines.tasks import Task
+from regrun.engines.tasks import Lost, Task
 from regrun.engines.work import train_folder
 from regrun.errors import ConfigError, EnvironmentFault
 from regrun.launchers import Slurm
@@ -40,6 +40,7 @@ ENDS = {
     "REVOKED": "its job was revoked",
     "": "Slurm no longer knows its job",  # as it does some minutes after every job's end
 }
+LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED", "REVOKED")
 
 
 def check(launcher: Slurm) -> None:
@@ -108,9 +109,8 @@ class SlurmEngine:
         return {task: rows.get(job.job_id, [""]) for task, job in self.running.items()}
 
     def kill(self, task: Task) -> None:
-        if task in self.running:
-            _told("scancel", "--quiet", self.running[task].job_id)
-            self.soon = True
+        _told("scancel", "--quiet", self.running[task].job_id)
+        self.soon = True
 
     def close(self) -> None:
         _told("scancel", "--quiet", *self.whose)
@@ -164,7 +164,8 @@ def _why(job: Any, state: str, status: str = "0", node: str = "") -> str | None:
     told = ENDS[state]
     if told is None or (state == "" and job.paths.result_pickle.exists()):
         return None
-    return told.format(how=_how(int(status)), node=node, log=f"slurm/{job.paths.stdout.name}")
+    why = told.format(how=_how(int(status)), node=node, log=f"slurm/{job.paths.stdout.name}")
+    return Lost(why) if state in LOST else why
 
 
 def _how(status: int) -> str:

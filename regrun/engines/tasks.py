@@ -15,6 +15,10 @@ class Task:
     runs: tuple[Prepared, ...]
 
 
+class Lost(str):
+    """Why a worker ended, where the task is not to blame: its node was lost, say, or its job preempted."""
+
+
 class Engine(Protocol):
     """Trains tasks, each in a process that may die without harm to the others."""
 
