@@ -81,7 +81,7 @@ def test_a_killed_worker_of_joblib_costs_nothing(capsys: pytest.CaptureFixture[s
         (["-m", "hydra/launcher=slrm"], "hydra/launcher: no such option, got 'slrm'; did you mean slurm; choose from"),
         (["-m", "hydra/launcher=slurm", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be a whole number in"),
         (["-m", "hydra/launcher=local,slurm"], "hydra/launcher: is the same for all runs, got"),
-        (["hydra/launcher=slurm"], "hydra/launcher: launches the runs of a sweep, got 'hydra/launcher=slurm'; add -m"),
+        (["hydra/launcher=slurm"], "hydra/launcher: is about the runs of a sweep, got 'hydra/launcher=slurm'; add -m"),
         (["-m", "hydra.launcher._target_=os.system"], "hydra.launcher._target_: has no effect here"),
         (["-m", "hydra/launcher=ray", "sweep.workers=2"], "sweep.workers: is for hydra/launcher=local, got ray"),
         (["-m", "hydra/launcher=joblib", "sweep.run_timeout=2"], "sweep.run_timeout: hydra/launcher=joblib cannot end"),
