@@ -98,8 +98,13 @@ def _ask(search: Search, direction: str, trials: Sequence["FrozenTrial"]) -> lis
     first, end = (start, min(start + size, options.n_trials)) if learns else (0, options.n_trials)
     study = optuna.create_study(direction=direction, sampler=_sampler(options, first))
     study.add_trials(trials[:first])
-    space = distributions(search.space)
-    return [study.ask(space).params for _ in range(first, end)][len(trials) - first :]
+    space, points = distributions(search.space), list[Point]()
+    for _ in range(first, end):
+        trial = study.ask(space)
+        points.append(trial.params)
+        if not learns:
+            study.tell(trial, 0.0)  # Sobol's sequence begins when a trial has been told; no value matters to it
+    return points[len(trials) - first :]
 
 
 def _sampler(options: Optuna, first: int) -> "BaseSampler":
@@ -156,7 +161,7 @@ def facts(search: Search) -> dict[str, str]:
     """What must be the same where a search goes on, by name."""
     options = {f"hydra.sweeper.{name}": value for name, value in asdict(search.options).items()}
     free = {"hydra.sweeper.n_trials", "hydra.sweeper.storage", *settings.WITHOUT_EFFECT}
-    axes = {axis.name: str(axis) for axis in search.space}
+    axes = {axis.name: str(axis).removeprefix(f"{axis.name}: ") for axis in search.space}
     choices = {f"{a.name}={text}": a.options[text] for a in search.space if isinstance(a, Options) for text in a.ends()}
     found = options | flat(search.base) | axes | choices
     return {name: str(value) for name, value in found.items() if name not in free}

@@ -1,5 +1,6 @@
 """A search: a space as data, trials in batches that become stacks, the same trials however they are trained."""
 
+import functools
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,11 +193,18 @@ def told(found: space.Search, asked: list[space.Point], first: int = 0) -> list[
     return [asktell.ended(number, p, found.space, {}, "COMPLETE", value) for number, (p, value) in pairs]
 
 
-PLANE = [LR, "reg.dropout.rate=interval(0,0.5)", "model.width=8,16"]
+@functools.cache
+def _plane() -> space.Search:
+    return made(LR, "reg.dropout.rate=interval(0,0.5)", "model.width=8,16")
+
+
+def plane(**values: object) -> space.Search:
+    """A search over a learning rate, a drop rate and two widths."""
+    return replace(_plane(), options=replace(_plane().options, **values))
 
 
 def test_sobol_is_optunas_own_sequence() -> None:
-    found = made(*PLANE, *options(sampler="sobol", n_trials=64))
+    found = plane(sampler="sobol", n_trials=64)
     asked = points(found, [])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -215,7 +224,7 @@ def test_sobol_is_optunas_own_sequence() -> None:
 
 def searched(past: list[optuna.trial.FrozenTrial], **values: object) -> list[optuna.trial.FrozenTrial]:
     """All trials of a search, after those of `past`."""
-    found = made(*PLANE, *options(**values))
+    found = plane(**values)
     while len(past) < found.options.n_trials:
         past = past + told(found, points(found, past), len(past))
     return past
@@ -243,7 +252,7 @@ def test_samplers_that_learn_end_near_the_optimum(sampler: str, n_trials: int) -
 
 def test_another_seed_gives_other_trials() -> None:
     for sampler in ("random", "sobol", "tpe"):
-        one, other = (points(made(*PLANE, *options(sampler=sampler, seed=seed)), []) for seed in (0, 1))
+        one, other = (points(plane(sampler=sampler, seed=seed), []) for seed in (0, 1))
         assert not any(a == b for a, b in zip(one, other, strict=True))
 
 
@@ -260,7 +269,7 @@ def test_each_sampler_ends_in_the_good_decade_of_five(sampler: str) -> None:
 
 def test_the_same_seed_gives_the_same_trials_whatever_the_number_of_workers(capfd: pytest.CaptureFixture[str]) -> None:
     lines = [LR, "model.width=8,24", "trainer.early_stopping.monitor=val_accuracy"]
-    values = {"sampler": "tpe", "n_trials": 12, "batch_size": 4, "n_startup_trials": 4, "pruner": "hyperband"}
+    values = {"sampler": "tpe", "n_trials": 8, "batch_size": 4, "n_startup_trials": 4, "pruner": "hyperband"}
     run(*lines, "sweep.workers=1", epochs=4, **values)
     run(*lines, "sweep.workers=2", "sweep.stack_size=1", into="t", epochs=4, **values)
     assert Path("t/trials.csv").read_bytes() == Path("s/trials.csv").read_bytes() and curves("t").equals(curves("s"))
@@ -335,22 +344,22 @@ def test_settings_that_contradict_each_other_only_in_the_middle_are_a_failed_tri
     assert {t.user_attrs["error"].split(":")[0] for t in study.trials if t.state.name == "FAIL"} == {"data.drop_last"}
 
 
-KILLED = [LR, *options(sampler="tpe", n_trials=10, batch_size=4, n_startup_trials=4, pruner="median")]
+KILLED = [LR, *options(sampler="tpe", n_trials=7, batch_size=4, n_startup_trials=4, pruner="median")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers die with their parent")
 def test_a_killed_search_resumes_to_exactly_its_trials() -> None:
     """Killed in its second batch, with some of its runs ended; the study, lost later, is told anew from the stacks."""
-    lines = [*SEARCH, "trainer.epochs=30", "sweep.stack_size=1", "hydra.sweep.dir=s", *KILLED]
+    lines = [*SEARCH, "trainer.epochs=15", "sweep.stack_size=1", "hydra.sweep.dir=s", *KILLED]
     assert main([*lines, "hydra.sweep.dir=whole"]) == 0
     with subprocess.Popen([sys.executable, "-m", "regrun", *lines]) as process:
-        while len(list(Path("s/stacks").glob("*/summary.csv"))) < 6:
+        while len(list(Path("s/stacks").glob("*/summary.csv"))) < 5:
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-    assert list(trials("s").state).count("running") == 4
+    assert list(trials("s").state).count("running") == 3
     assert main(["resume", "s"]) == 0
-    assert trials("s").equals(trials("whole")) and len(trials("s")) == 10
+    assert trials("s").equals(trials("whole")) and len(trials("s")) == 7
     study = optuna.load_study(study_name="regrun", storage="sqlite:///s/study.db")
     assert [t.state.name.lower() for t in study.trials] == list(trials("s").state)
     assert all(t.intermediate_values for t in study.trials)
@@ -395,7 +404,7 @@ def test_a_study_may_be_kept_elsewhere(folder: Path, capsys: pytest.CaptureFixtu
 
 
 def test_any_launcher_trains_and_prunes_the_same_trials() -> None:
-    values = {"sampler": "sobol", "n_trials": 8, "batch_size": 4, "n_startup_trials": 2, "pruner": "median"}
+    values = {"sampler": "sobol", "n_trials": 6, "batch_size": 3, "n_startup_trials": 2, "pruner": "median"}
     own = run(LR, epochs=3, **values)
     assert run(LR, "hydra/launcher=basic", into="t", epochs=3, **values).equals(own)
     assert set(own.state) == {"complete", "pruned"}
