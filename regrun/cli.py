@@ -45,6 +45,8 @@ def _dispatch(arguments: list[str]) -> int:
         _check_completion(options.overrides)
     if options.shell_completion or options.hydra_help or options.info:
         return _hydra(arguments)
+    if options.cfg and options.multirun:
+        raise ConfigError("--cfg: shows the configuration of one run, got -m, too; leave one of them out")
     if options.overrides and _is_verb(options.overrides[0]) and options.overrides[0] != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import typing
 from collections.abc import Iterator, Sequence
@@ -100,7 +101,8 @@ def command(
     if config_dir is not None:
         overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="regrun"):
-        parsed, composer = _parse(overrides, multirun=multirun), _Composer(config_name or CONFIG_NAME)
+        parsed = _parse(overrides, multirun=multirun)
+        composer = _Composer(config_name or CONFIG_NAME, parsed)
         if _is_search(parsed):
             return _search(composer, parsed)
         composed = [composer.compose(lines) for lines in _combinations(parsed, multirun=multirun)]
@@ -193,6 +195,10 @@ def _override_problem(override: Override, line: str, *, multirun: bool, searches
     return None
 
 
+def _listed(value: Any) -> list[str]:
+    return [str(path) for path in value] if isinstance(value, list) else []
+
+
 def _shown(keys: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(key.removeprefix("hydra")[1:].removesuffix(".") for key in keys))
 
@@ -213,7 +219,13 @@ def _combinations(overrides: list[Override], *, multirun: bool) -> list[list[str
         if is_empty:
             line = clip(override.input_line or "")
             raise ConfigError(f"{override.key_or_group}: sweeps over no value, got {line!r}; name at least one")
-    return BasicSweeper.split_arguments(overrides, None)[0]
+    choices: dict[str, list[str]] = {}
+    for o in overrides:
+        key = o.get_key_element()
+        # A fixed value stays as it was typed: Hydra's sweeper writes it anew, and escapes the interpolations in it.
+        typed = [o.input_line or ""]
+        choices[key] = [f"{key}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else typed
+    return [list(lines) for lines in itertools.product(*choices.values())]
 
 
 @dataclass(frozen=True)
@@ -240,14 +252,18 @@ class _Composer:
     interpolation, `+`, `~`, a dict) is set by Hydra's own function on a copy of omegaconf's tree.
     """
 
-    def __init__(self, config_name: str) -> None:
+    def __init__(self, config_name: str, overrides: Sequence[Override]) -> None:
+        """overrides: all of the command's; their hydra.searchpath has options, too."""
         self.config_name = config_name
         self.problems: list[str] = []
         self.loader = GlobalHydra.instance().config_loader()
         parser = OverridesParser.create(config_loader=self.loader)
         self.parse = functools.cache(lambda line: parser.parse_overrides([line])[0])
         self.base = functools.cache(self._base)
-        self.options = functools.cache(self.loader.get_group_options)
+        places = copy.deepcopy(self.loader.get_search_path())
+        for path in [path for o in overrides if o.key_or_group == "hydra.searchpath" for path in _listed(o.value())]:
+            places.append("hydra.searchpath", path)
+        self.options = functools.cache(ConfigLoaderImpl(places).get_group_options)
 
     def compose(self, lines: Sequence[str]) -> _Composed:
         """The configuration; mistaken overrides are noted and left out."""

@@ -134,6 +134,20 @@ def test_each_run_of_a_sweep_is_what_hydra_composes_in_hydras_order() -> None:
     assert runs == [by_hydra([reg, "seed=7", width]) for reg, width in itertools.product(*axes)]
 
 
+def test_an_interpolation_holds_in_each_run_of_a_sweep() -> None:
+    jobs = config.jobs(["seed=3,4", "seeds.init=${seed}", "model.width=${trainer.batch_size}"], multirun=True)
+    assert [(j.settings.seeds.init, j.settings.model.width) for j in jobs] == [(3, 64), (4, 64)]
+
+
+def test_a_folder_of_ones_own_has_options(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "fast.yaml").write_text("# @package _global_\n# Mine\noptimizer:\n  lr: 0.5\n")
+    command = config.command(["experiment=fast,smoke"], multirun=True, config_dir=tmp_path)
+    assert [job.settings.optimizer.lr for job in command.jobs] == [0.5, 0.01]
+    with pytest.raises(ConfigError, match="experiment: no such option, got 'fst'; did you mean fast"):
+        config.command(["experiment=fst"], multirun=False, config_dir=tmp_path)
+
+
 def test_glob_sweeps_over_the_options_of_a_group() -> None:
     kinds = [job.settings.optimizer.kind for job in config.jobs(["optimizer=glob(adam*)"], multirun=True)]
     assert kinds == ["adam", "adamax", "adamw"]

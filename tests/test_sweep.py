@@ -96,6 +96,11 @@ def test_a_dry_run_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.startswith("regrun: --dry-run: ") and list(folder.iterdir()) == []
 
 
+def test_a_sweep_has_no_single_configuration_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-m", "--cfg", "job", "seed=1,2"]) == 2
+    assert capsys.readouterr().err.startswith("regrun: --cfg: shows the configuration of one run, got -m, too")
+
+
 def test_another_plan_in_an_old_folder_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(GRID) == 0
     capsys.readouterr()
