@@ -1,5 +1,6 @@
 """Jobs -> runs that are ready to train: identified, their data loaded and split, their device found, all checked."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
 from regrun.settings import Settings
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def _device(run: Settings, found: dict[str, bool]) -> torch.device:
 def configure_torch(run: Settings, device: torch.device) -> None:
     """Set for the whole process what the settings ask of torch."""
     torch.set_num_threads(run.trainer.threads)
+    keep_freed_memory()
     # Gradients of a fitted network underflow into denormals, which cost two threads 1.5 times the step
     # (MNIST, batch 1024: 0.23 s an epoch against 0.155 s). Set before the threads are made: they inherit it.
     torch.set_flush_denormal(True)
@@ -104,6 +108,18 @@ def configure_torch(run: Settings, device: torch.device) -> None:
     torch.set_deterministic_debug_mode("error" if run.trainer.deterministic else "default")
     # Nothing here reads memory that it did not write, so it need not be filled first.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  (mypy does not know it)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed, for the whole process: it would return large tensors' pages and take them again.
+
+    A stack's step takes and frees the same tensors each time: 64 digits runs of 10 epochs spend 0.05 instead of 0.25 s
+    of 2.3 s in the kernel.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
 
 
 def device_name(device: torch.device) -> str:
