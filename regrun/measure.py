@@ -133,7 +133,8 @@ def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
 
 def _rms(x: Tensor) -> Tensor:
     """(R, ...) -> (R,) root mean square."""
-    return x.flatten(1).norm(dim=1) / math.sqrt(x[0].numel())
+    norms: Tensor = x.flatten(1).norm(dim=1)
+    return norms / math.sqrt(x[0].numel())
 
 
 def zero_weights(stack: Stack) -> list[float]:
