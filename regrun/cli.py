@@ -124,17 +124,20 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`; or `demo [NAME]`."""
+    """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
-    if verb not in ("collect", "resume"):
+    if verb not in ("collect", "resume", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     if not words or not is_folder(words[0]):
         got = f"got {clip(words[0])!r}" if words else "got nothing"
-        raise ConfigError(f"{verb}: must be followed by the folder of a sweep, {got}")
+        what = "a run or a sweep" if verb == "track" else "a sweep"
+        raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     root, rest = Path(words[0]), words[1:]
     if verb == "collect" and rest:
         raise ConfigError(f"collect: takes one folder, got {clip(' '.join(rest))!r}, too")
+    if verb == "track":
+        return _track(root, rest)
     if verb == "resume":
         with _loading():
             from regrun import sweep
@@ -143,6 +146,22 @@ def _verb(verb: str, *words: str) -> int:
     from regrun import effects
 
     print(f"{effects.collect_all(root)} runs collected in {root}")
+    return 0
+
+
+def _track(folder: Path, names: tuple[str, ...]) -> int:
+    """Give trackers the runs that are in a folder's tables."""
+    from regrun import checks, tracking
+
+    unknown = [name for name in names if name not in tracking.TRACKERS]
+    if unknown or not names:
+        got = f"got {clip(unknown[0])!r}" if unknown else "got nothing"
+        raise ConfigError(f"track: a folder is followed by some of {', '.join(tracking.TRACKERS)}, {got}")
+    if not (folder / "summary.csv").is_file():
+        raise ConfigError(f"track: must be followed by a folder with a summary.csv, got {clip(str(folder))!r}")
+    if problems := list(checks.tracker_conflicts(names)):
+        raise ConfigError(problems)
+    tracking.publish(folder, names, print)
     return 0
 
 

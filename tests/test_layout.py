@@ -24,7 +24,8 @@ LAYERS = [
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer audit",
     "display plots plan prepare reading",
-    "writing collect effects effectsview pruning asktell",
+    "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
+    "writing effects effectsview pruning asktell",
     "run standing sweepview",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
@@ -42,7 +43,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart"
+    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart tracking trackers.wandb"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from regrun.settings.fields import choice, group, number, plain
+from regrun.settings.fields import choice, choices, group, number, plain
 
 PURPOSES = ("init", "order", "split", "dropout", "augment", "noise", "bootstrap")
+# The packages that each tracker needs.
+TRACKERS = {"tensorboard": ["tensorboard"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "wandb": ["wandb"]}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Trainer:
     deterministic: bool = plain(True)
     progress: str = choice("auto", ("auto", "rich", "plain", "none"))
     save: str = choice("auto", ("auto", "none", "best", "last", "both"))
+    trackers: list[str] = choices(TRACKERS)
 
 
 @dataclass(frozen=True)
