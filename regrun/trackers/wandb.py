@@ -46,22 +46,23 @@ def log(folder: Path, runs: Iterable[Tracked]) -> str:
 
     records.make(folder / "wandb")  # W&B would take another place without a word
     try:
-        for run in runs:
-            _log(folder, run)
+        given = {run.run_id: _log(folder, run) for run in runs}
     finally:
-        wandb.teardown()
+        wandb.teardown()  # only then has it written everything
+    for run_id, epochs in given.items():
+        _check(folder, run_id, epochs)
     return f"wandb sync {folder / 'wandb'}/offline-run-*"
 
 
-def _log(folder: Path, run: Tracked) -> None:
+def _log(folder: Path, run: Tracked) -> int:
+    """Give W&B a run; the number of its epochs."""
     import wandb
 
-    name = hashlib.sha256(f"{folder.absolute()} {run.run_id}".encode()).hexdigest()[:12]
-    for old in folder.glob(f"wandb/*run-*-{name}"):
+    for old in _folders(folder, run.run_id):
         records.remove(old)
     made = wandb.init(
         group=str(folder.absolute())[-128:],
-        id=name,
+        id=_id(folder, run.run_id),
         name=run.run_id,
         config={key: _value(cell) for key, cell in run.settings.items()},
         dir=folder,
@@ -72,14 +73,28 @@ def _log(folder: Path, run: Tracked) -> None:
         made.log(figures, step=epoch)
     made.summary.update(run.figures | run.words)
     made.finish(exit_code=0 if run.status in ("ok", "diverged") else 1)
-    paths = list(folder.glob(f"wandb/*run-*-{name}/run-{name}.wandb"))
+    return len(epochs)
+
+
+def _check(folder: Path, run_id: str, epochs: int) -> None:
+    """Raise RunFailed, and remove what was written, if not all of a run was."""
+    folders = _folders(folder, run_id)
+    paths = [path for own in folders for path in own.glob("run-*.wandb")]
     kinds = [record.WhichOneof("record_type") for path in paths for record in read(path)]
-    if kinds.count("history") != len(epochs) or kinds[-1:] != ["exit"]:
-        for path in paths:
-            records.remove(path.parent)
-        raise RunFailed(
-            f"W&B wrote {kinds.count('history')} of {len(epochs)} epochs of {run.run_id}; is the disk full?"
-        )
+    if kinds.count("history") == epochs and kinds[-1:] == ["exit"]:
+        return
+    for own in folders:
+        records.remove(own)
+    raise RunFailed(f"W&B wrote {kinds.count('history')} of {epochs} epochs of {run_id}; is the disk full?")
+
+
+def _folders(folder: Path, run_id: str) -> list[Path]:
+    return list(folder.glob(f"wandb/*run-*-{_id(folder, run_id)}"))
+
+
+def _id(folder: Path, run_id: str) -> str:
+    """The same run in another folder is another run to W&B."""
+    return hashlib.sha256(f"{folder.absolute()} {run_id}".encode()).hexdigest()[:12]
 
 
 def read(path: Path) -> "Iterator[Record]":
