@@ -16,6 +16,7 @@ OPTIONS = {
     "reg": [
         *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
         *("max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
+        *("rotation", "randaugment", "trivialaugment", "jitter", "cutout", "erasing", "mixup", "cutmix"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
     "scheduler": [

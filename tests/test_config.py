@@ -36,6 +36,7 @@ LINES = [
     "reg=[dropout,dropout]",
     "reg=[dropout,batchnorm,weight_decay]",
     "reg=[layernorm,l1,l2,label_smoothing,noise,crop,flip]",
+    "reg=[rotation,randaugment,trivialaugment,jitter,cutout,erasing,mixup,cutmix] reg.randaugment.magnitude=5",
     "reg.dropout.rate=0.7 reg=dropout",
     "reg={dropout:{rate:0.3}}",
     "reg.dropout.rates=[0.5,0.3,0,0,0,0,0,0.1]",
