@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import itertools
 import json
+import textwrap
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -298,10 +299,11 @@ class _Composer:
         options, value = self.options(override.key_or_group), override.value()
         names = value if isinstance(value, list) else [value]
         unknown = [n for n in names if options and n is not None and str(n) not in options]
+        listed = textwrap.shorten(", ".join(options), 80, placeholder=" ... (regrun --help has all)")
         for name in unknown if not override.is_delete() else []:
             self.problems.append(
                 f"{override.key_or_group}: no such option, got {clip(str(name))!r}; "
-                f"{nearest(str(name), options)}choose from {', '.join(options)}"
+                f"{nearest(str(name), options)}choose from {listed}"
             )
         return override.is_delete() or not unknown
 
