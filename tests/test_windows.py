@@ -1,5 +1,7 @@
 """Batches that are cropped and mirrored while they are gathered: the bits of the plain functions."""
 
+import copy
+
 import pytest
 import torch
 from conftest import make, train_rows
@@ -11,6 +13,7 @@ from regrun.data.batches import Batches
 from regrun.data.source import Source
 from regrun.data.split import split
 from regrun.data.windows import Windows, num_bytes
+from regrun.meter import Meter
 
 
 def color(count: int = 90, height: int = 9, width: int = 7) -> Source:
@@ -39,13 +42,13 @@ def test_a_gathered_batch_has_the_bits_of_a_cropped_and_mirrored_one(name: str) 
     assert batches.windows is not None
     for members in (list(range(len(runs))), [0]):
         some = batches.select(members)
-        indices, streams, same = some.order(1), some.augmenters(1), some.augmenters(1)
-        for part in indices.split(32, dim=1):
-            x = some.train_batch(part, streams)[0].clone()
-            some.windows = None
-            expected = some.train_batch(part, same)[0]
-            some.windows = batches.windows
-            assert x.is_contiguous() and torch.equal(x, expected)
+        unkept = copy.copy(some)
+        unkept.windows = None
+        streams, same, again = (some.augmenters(1) for _ in range(3))
+        for part in some.order(1).split(32, dim=1):
+            expected = some.train_batch(part, streams, Meter())[0].clone()
+            assert torch.equal(some.train_batch(part, same)[0], expected)
+            assert torch.equal(unkept.train_batch(part, again)[0], expected)
 
 
 def test_images_too_many_to_keep_twice_are_changed_batch_by_batch(

@@ -5,6 +5,7 @@ erased, mixed with one another, and get noise. Each change has its own stream in
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -58,23 +59,26 @@ class Augmentation:
 
     def streams(self, epoch: int) -> Streams:
         """Each change's stream for each replica, for one epoch."""
-        names = [*self.names, *(["mixing"] if len(self.mixing) == 2 else [])]
+        devices = dict.fromkeys(self.names, self.device) | dict.fromkeys(self.mixing, torch.device("cpu"))
+        if len(self.mixing) == 2:
+            devices["mixing"] = torch.device("cpu")
         return {
-            name: [generator(seed, "augment", name, epoch, device=self.device) for seed in self.seeds] for name in names
+            name: [generator(seed, "augment", name, epoch, device=device) for seed in self.seeds]
+            for name, device in devices.items()
         }
 
     def windows(self, inputs: Tensor) -> Windows | None:
-        """What images are cropped and mirrored from at once. None where nothing is, on a GPU, or if they are too many.
+        """What images are cropped and mirrored from as they are gathered. None on a GPU, or if they are too many.
 
         inputs: (N, D) bytes.
         """
-        padding, mirrored = max(r.crop.padding for r in self.reg), "flip" in self.moving
         if not self.moving or self.device.type != "cpu":
             return None
         images = inputs.unflatten(1, self.source.shape)
-        if num_bytes(images.shape, padding=padding, mirrored=mirrored) > MOST_BYTES:
-            return None
-        return Windows.of(images, padding=padding, mirrored=mirrored)
+        return Windows.of(images, **self._kept()) if num_bytes(images.shape, **self._kept()) <= MOST_BYTES else None
+
+    def _kept(self) -> dict[str, Any]:
+        return {"padding": max(r.crop.padding for r in self.reg), "mirrored": "flip" in self.moving}
 
     def gathered(self, windows: Windows, indices: Tensor, streams: Streams) -> Tensor:
         """(R, B) indices -> images (R, B, C, H, W), mirrored and cropped: the bits of `moved`."""
@@ -86,10 +90,14 @@ class Augmentation:
         return windows.gather(indices, mirrored, shifts)
 
     def moved(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
-        """Inputs (R, B, D) as they are in the source, mirrored and cropped."""
+        """Inputs (R, B, D) as they are in the source, mirrored and cropped. On a CPU six times as fast unmeasured."""
         if not self.moving:
             return x
-        return self._changed(x.unflatten(2, self.source.shape), MOVING, self.moving, streams, meter)
+        images = x.unflatten(2, self.source.shape)
+        if meter is not None or self.device.type != "cpu":
+            return self._changed(images, MOVING, self.moving, streams, meter)
+        windows = Windows.of(images.flatten(0, 1), **self._kept())
+        return self.gathered(windows, torch.arange(windows.count).view(x.shape[:2]), streams)
 
     def recolored(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
         """Inputs (R, B, D) or images, in bytes, rotated and recolored: on the whole range of a byte."""
