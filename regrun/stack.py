@@ -155,7 +155,7 @@ class Stack:
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
-            on.rates = {name: rates[replicas] for name, rates in on.rates.items()}
+            on.rates = {name: rates.some(replicas) for name, rates in on.rates.items()}
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import train_rows
+from conftest import NEEDS, train_rows
 
 from regrun import checks, config, help, settings
 from regrun.data.sources import Source, load
@@ -32,7 +32,6 @@ FILES = {
     "data": {"mnist", "fashion_mnist", "kmnist", "csv", "npz", "image_folder", "cifar10", "cifar100", "svhn"},
     "experiment": {"lecture_batch_64", "lecture_batch_1024"},
 }
-NEEDS = {"spatial_dropout": ["model=cnn"], "stochastic_depth": ["model=residual"]}
 
 
 @pytest.mark.parametrize("group", OPTIONS)

@@ -5,6 +5,7 @@ gradients. The pieces of an MLP bring their own `backward`, which writes straigh
 tensor: without graph, dispatch and copies a small network's step takes 0.6 of the time.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
@@ -53,7 +54,8 @@ class Rates:
         kept = torch.tensor([1 - realized(rate) for rate in rates], device=device).unsqueeze(1)
         return cls(cls.of(rates, device).threshold, torch.ones_like(kept), kept)
 
-    def __getitem__(self, replicas: slice) -> "Rates":
+    def some(self, replicas: slice) -> "Rates":
+        """Those of some replicas."""
         mean = None if self.mean is None else self.mean[replicas]
         return Rates(self.threshold[replicas], self.scale[replicas], mean)
 
@@ -302,19 +304,25 @@ class Dropout(Op):
     name: str
     size: int
     kind: str = "inverted"
-    reg: ClassVar[str] = "dropout"
+    mechanism: str = "dropout"  # whose figure it is
     axes: ClassVar[int] = 5  # of (R, B, D) or (R, B, C, H, W), the first ones along which draws differ: all
 
-    def forward(self, x: Tensor, on: Pass) -> Tensor:
+    def dropped(self, x: Tensor, on: Pass) -> tuple[Tensor, Tensor | None]:
+        """x times factors of 0 or more, and these; None where nothing is dropped. (R, B, D) or images."""
         rates = on.rates.get(self.name)
         factors = None if rates is None else self._factors(x, rates, on)
-        on.keep(factors)
         if rates is None or factors is None:
-            return x
+            return x, None
         y = x * factors
         if on.meter is not None and on.training:
-            share = self._share_zeroed(x, factors, len(rates.threshold), on.rows)
-            on.meter.add(f"{self.reg}/{self.name}", share.where(rates.is_on, torch.nan))
+            parts = [t if t.dim() == 3 else layers.to_features(t, len(rates.threshold)) for t in (x, y, factors)]
+            share = self._share_zeroed(*parts, rows=on.rows)
+            on.meter.add(f"{self.mechanism}/{self.name}", share.where(rates.is_on, torch.nan))
+        return y, factors
+
+    def forward(self, x: Tensor, on: Pass) -> Tensor:
+        y, factors = self.dropped(x, on)
+        on.keep(factors)
         return y
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
@@ -326,9 +334,9 @@ class Dropout(Op):
         replicas = len(rates.threshold)
         split = x if x.dim() == 3 else x.unflatten(1, (replicas, -1)).transpose(0, 1)
         per_replica = (replicas, *[1] * (split.dim() - 1))
-        if on.training and on.masks is not None:
+        if on.masks is not None:
             drawn = (*split.shape[: self.axes], *[1] * (split.dim() - self.axes))
-            mask = on.masks(self.name, split.shape[1] * self.size).view(drawn)
+            mask = on.masks(self.name, math.prod(drawn[1:])).view(drawn)
             factors = layers.dropout_factors(rates.threshold.view(per_replica), rates.scale.view(per_replica), mask)
         elif rates.mean is None:
             return None
@@ -338,10 +346,9 @@ class Dropout(Op):
             return factors
         return factors.expand(-1, -1, split.shape[2], -1, -1).transpose(0, 1).flatten(1, 2)
 
-    def _share_zeroed(self, x: Tensor, factors: Tensor, replicas: int, rows: int) -> Tensor:
-        """(R,) the share of each replica's nonzero elements that became zero."""
-        counts = [(t != 0) if x.dim() == 3 else layers.to_features(t != 0, replicas) for t in (x, x * factors)]
-        alive, kept = (count.sum((1, 2)) for count in counts)
+    def _share_zeroed(self, x: Tensor, y: Tensor, factors: Tensor, *, rows: int) -> Tensor:
+        """(R,) the share of each replica's nonzero elements that became zero. All are (R, B, D)."""
+        alive, kept = ((t != 0).sum((1, 2)) for t in (x, y))
         return 1 - kept / alive.clamp(min=1)
 
 
@@ -352,13 +359,12 @@ class SpatialDropout(Dropout):
     Survivors are scaled up as those of dropout, so that evaluation needs no rescaling.
     """
 
-    reg: ClassVar[str] = "spatial_dropout"
+    mechanism: str = "spatial_dropout"
     axes: ClassVar[int] = 3
 
-    def _share_zeroed(self, x: Tensor, factors: Tensor, replicas: int, rows: int) -> Tensor:
+    def _share_zeroed(self, x: Tensor, y: Tensor, factors: Tensor, *, rows: int) -> Tensor:
         """(R,) the share of the draws of real examples that dropped."""
-        dropped = (factors == 0) if x.dim() == 3 else layers.to_features(factors == 0, replicas)
-        return dropped[:, :rows].float().mean((1, 2))
+        return (factors[:, :rows] == 0).float().mean((1, 2))
 
 
 @dataclass(frozen=True)
@@ -370,9 +376,9 @@ class StochasticDepth(SpatialDropout):
     block out for a whole batch, and scales in evaluation.
     """
 
-    share: float = 1.0
-    reg: ClassVar[str] = "stochastic_depth"
+    mechanism: str = "stochastic_depth"
     axes: ClassVar[int] = 2
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
