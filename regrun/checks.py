@@ -12,15 +12,24 @@ from regrun.settings import (
     Data,
     DataSet,
     ImageFolder,
+    Moe,
     Npz,
     Residual,
+    Resnet,
     Scheduler,
     Settings,
     Table,
+    Torchvision,
+    Vit,
     example_shape,
     hidden_layers,
+    normalizes_batches,
     requested,
 )
+
+OF_IMAGES = (Cnn, Resnet, Vit, Torchvision)
+# What has a place in our own blocks, and so none in a model that brings blocks of its own.
+IN_BLOCKS = ("dropout", "batchnorm", "layernorm")
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -39,6 +48,9 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
     reg, hidden = run.reg, hidden_layers(run.model)
     if reg.batchnorm.active and reg.layernorm.active:
         yield "reg: two norms at once, got batchnorm and layernorm; choose one"
+    yield from _misplaced(run)
+    if isinstance(run.model, Torchvision):
+        return
     rates = reg.dropout.rates
     if rates is not None and len(rates) != len(hidden):
         yield (
@@ -55,19 +67,42 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
             yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
 
 
+def _misplaced(run: Settings) -> Iterator[str]:
+    """Regularizers that the model has no place for."""
+    wanted = requested(run)
+    if "attention_dropout" in wanted and not isinstance(run.model, Vit):
+        yield f"reg.attention_dropout: only a vit has attention, got a {run.model.kind} model; use model=vit"
+    if isinstance(run.model, Torchvision):
+        hidden = run.reg.dropout.rate > 0 or any(run.reg.dropout.rates or [])
+        for name in IN_BLOCKS:
+            if name in wanted and (name != "dropout" or hidden):
+                yield f"reg.{name}: torchvision's {run.model.name} has norms and dropout of its own; leave it out"
+    if isinstance(run.model, Vit):
+        for name in ("batchnorm", "layernorm"):
+            if name in wanted:
+                yield f"reg.{name}: a vit has layer norms of its own; leave it out"
+
+
 def _model_conflicts(run: Settings) -> Iterator[str]:
     model = run.model
-    if model.widths is not None and not model.widths and isinstance(model, Cnn | Residual):
+    if getattr(model, "widths", None) == [] and isinstance(model, Cnn | Residual):
         yield "model.widths: must have at least one width, got []; or set it to null"
+    if isinstance(model, Resnet) and (model.depth - 2) % 6:
+        near = 6 * round((model.depth - 2) / 6) + 2
+        yield f"model.depth: a resnet has 6n + 2 layers, got {model.depth}; use {near}, say"
+    if isinstance(model, Vit) and model.width % model.heads:
+        yield f"model.heads: must divide model.width, {model.width}, got {model.heads}"
+    if isinstance(model, Moe) and model.top_k is not None and model.top_k > model.experts:
+        yield f"model.top_k: must be at most model.experts, {model.experts}, got {model.top_k}"
 
 
 def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
     """What the shape of an example rules out: (C, H, W) for images, one number for a table."""
-    is_cnn, blocks = isinstance(run.model, Cnn), len(hidden_layers(run.model))
+    model, blocks = run.model, len(hidden_layers(run.model))
     if len(shape) < 3:
         table = f"got data={run.data.kind}, a table"
-        if is_cnn:
-            yield f"model: a cnn needs images, {table}; choose another model"
+        if isinstance(model, OF_IMAGES):
+            yield f"model: a {model.kind} model needs images, {table}; choose another model"
         wanted = [name for name in ("crop", "flip") if name in requested(run)]
         yield from (f"reg.{name}: needs images, {table}; leave it out" for name in wanted)
         return
@@ -75,7 +110,11 @@ def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
     side, padding = min(height, width), run.reg.crop.padding
     if padding >= side:
         yield f"reg.crop.padding: must be less than the image's side of {side} pixels, got {padding}"
-    if is_cnn and side >> blocks < 1:
+    if isinstance(model, Vit) and (height % model.patch or width % model.patch):
+        yield f"model.patch: must divide the sides of {height} x {width} images, got {model.patch}"
+    if isinstance(model, Torchvision) and shape[0] not in (1, 3):
+        yield f"model: torchvision's models take 1 or 3 channels, got {shape[0]}; choose another model"
+    if isinstance(model, Cnn) and side >> blocks < 1:
         most = side.bit_length() - 1
         yield f"model.depth: {height} x {width} images can be halved {most} times, got {blocks} blocks; use fewer"
 
@@ -128,7 +167,7 @@ def data_conflicts(run: Settings, train_size: int, shape: tuple[int, ...], is_re
             f"data.drop_last: leaves nothing of {train_size} training examples in batches of {batch}; "
             "lower trainer.batch_size"
         )
-    if run.reg.batchnorm.active and train_size == 1:
+    if normalizes_batches(run) and train_size == 1:
         yield "data.train_size: batchnorm needs at least 2 training examples, got 1; raise it"
 
 
@@ -161,8 +200,11 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
             "(a mirrored 2 is no 2): expect it to hurt"
         )
     ragged = train_size % run.trainer.batch_size
-    if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
-        yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
+    if normalizes_batches(run) and ragged == 1 and not run.data.drop_last:
+        where = "reg.batchnorm" if run.reg.batchnorm.active else "model"
+        yield f"{where}: the last batch of one example cannot be normalized and is left out of each epoch"
+    if isinstance(run.model, Resnet) and not (run.reg.batchnorm.active or run.reg.layernorm.active):
+        yield "model: a resnet is normalized in the paper, and without starts from large logits; add reg=batchnorm"
     averaging, early = run.trainer.averaging, run.trainer.early_stopping
     if averaging.kind != "none" and averaging.start and (early.patience is not None or early.rule != "patience"):
         yield (

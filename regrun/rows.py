@@ -6,6 +6,7 @@ from typing import Any
 # What the regularizers measurably did, and what each figure means; columns `acted.<name>` of summary.csv.
 ACTED = {
     "dropout": "share of nonzero units that dropout zeroed in training",
+    "attention_dropout": "share of nonzero attention weights that were zeroed in training",
     "batchnorm": "norm layers that normalized val by their running statistics",
     "layernorm": "layer norms that ran",
     "weight_decay": "parameters that decayed",
@@ -68,6 +69,12 @@ class EpochRow:
         "norm of averaged minus current weights; not 0 where averaged weights are what is measured, kept and tested"
     )
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
+    gate_entropy: float | None = column(
+        "entropy of a mixture's gate, nats, mean over the first 256 training examples; none without a gate"
+    )
+    gate_load_entropy: float | None = column(
+        "entropy of the mean gate over these, nats: ln of the number of experts where all do as much; none without"
+    )
     seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")
 

@@ -12,9 +12,9 @@ from regrun.data.split import split
 from regrun.rows import EpochRow
 
 OPTIONS = {
-    "model": ["linear", "shallow", "wide", "deep", "residual", "cnn"],
+    "model": ["linear", "shallow", "wide", "deep", "residual", "cnn", "resnet", "moe", "vit", "torchvision"],
     "reg": [
-        *("none", "dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
+        *("none", "dropout", "attention_dropout", "batchnorm", "layernorm", "weight_decay", "l2", "l1"),
         *("max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
@@ -32,6 +32,9 @@ FILES = {
 }
 
 
+NEEDS = {"attention_dropout": ["model=vit"]}  # what an option has a place in
+
+
 @pytest.mark.parametrize("group", OPTIONS)
 def test_the_table_has_every_option(group: str) -> None:
     """Options that need files on disk are in FILES; test_lecture trains them where the files exist."""
@@ -40,7 +43,7 @@ def test_the_table_has_every_option(group: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in OPTIONS.items() for o in options])
 def test_every_option_trains_two_steps(group: str, option: str) -> None:
-    overrides = [f"{group}={option}", "trainer.epochs=2", "trainer.limit_batches=1"]
+    overrides = [*NEEDS.get(option, []), f"{group}={option}", "trainer.epochs=2", "trainer.limit_batches=1"]
     run = config.jobs(overrides, multirun=False)[0].settings
     (rows,), (end,) = train_rows([run], load(run.data))
     assert end.outcome.status == "ok" and end.outcome.last_step == 2

@@ -67,6 +67,7 @@ def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source)
 ACTIVE = {
     "dropout": s.Dropout(rate=0.5),
     "input dropout": s.Dropout(input_rate=0.5),
+    "attention_dropout": s.AttentionDropout(0.5),
     "weight_decay": s.WeightDecay(0.1),
     "l2": s.L2(0.01),
     "l1": s.L1(0.01),
@@ -85,8 +86,9 @@ def test_off_beside_on_equals_never_asked_for(name: str, digits: Source) -> None
     on = ACTIVE[name]
     field = name.split()[-1]
     off = type(on)() if field != "l1" else s.L1(0.0, mode=on.mode)
-    plain, neutral = make(), make(reg=replace(s.Reg(), **{field: off}))
-    rows, ends = train_rows([neutral, make(reg=replace(s.Reg(), **{field: on}))], digits)
+    own = {"model": s.Vit(depth=1, width=16)} if name == "attention_dropout" else {}
+    plain, neutral = make(**own), make(reg=replace(s.Reg(), **{field: off}), **own)
+    rows, ends = train_rows([neutral, make(reg=replace(s.Reg(), **{field: on}), **own)], digits)
     plain_rows, plain_ends = train_rows([plain], digits)
     assert rows[0] == plain_rows[0]
     assert all(torch.equal(weight, plain_ends[0].last[key]) for key, weight in ends[0].last.items())

@@ -20,6 +20,10 @@ MODELS = {
     "mlp": s.Mlp(depth=2, width=21),
     "residual": s.Residual(depth=2, width=24, widths=[17, 9]),
     "cnn": s.Cnn(depth=2, width=4),
+    "resnet": s.Resnet(depth=14, width=4),
+    "moe": s.Moe(experts=3, widths=[11, 9]),
+    "moe top 2": s.Moe(experts=3, top_k=2, width=11),
+    "vit": s.Vit(depth=2, width=12, heads=3, patch=4),
 }
 NORMS = {
     "none": s.Reg(),

@@ -1,13 +1,15 @@
 """Settings -> network: a tuple of ops. One function for each kind of model, and a table of them.
 
-The order inside a block is fixed: Linear or Conv, norm, activation, dropout; in a residual block, which is
-pre-activated, norm, activation, dropout, Linear. No bias before a norm that shifts; no norm, activation or
-dropout after the last layer.
+The order inside a block is fixed: Linear or Conv, norm, activation, dropout; in a block of a residual MLP or a vit,
+which is pre-activated, norm first. No bias before a norm that shifts; no norm, activation or dropout after the last
+layer.
 """
 
 import math
 from collections.abc import Callable, Iterator
 
+from regrun.models.attention import Attention, MeanTokens, Patches, Positions
+from regrun.models.mixture import Mixture
 from regrun.models.ops import (
     Activation,
     BatchNorm,
@@ -16,12 +18,18 @@ from regrun.models.ops import (
     LayerNorm,
     Linear,
     MaxPool,
+    MeanPool,
     Op,
     Skip,
     ToFeatures,
     ToImage,
+    ToRgb,
+    Widen,
 )
-from regrun.settings import Cnn, Mlp, Model, Reg, Residual, hidden_layers
+from regrun.models.vision import Network
+from regrun.settings import Cnn, Mlp, Model, Moe, Reg, Residual, Resnet, Torchvision, Vit, hidden_layers
+
+VIT_EPS = 1e-6  # of a vit's layer norms, as in the paper's code
 
 
 def build(model: Model, reg: Reg, *, input_shape: tuple[int, ...], num_classes: int) -> tuple[Op, ...]:
@@ -33,15 +41,28 @@ def build(model: Model, reg: Reg, *, input_shape: tuple[int, ...], num_classes: 
 
 
 def _mlp(model: Mlp, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
+    yield Dropout("input", math.prod(shape))
+    yield from _layers(model, reg, shape, num_classes)
+
+
+def _layers(model: Mlp | Moe, reg: Reg, shape: tuple[int, ...], num_classes: int, *, of: str = "") -> Iterator[Op]:
+    """The layers of an MLP, each name with `of` in front."""
+    width = math.prod(shape)
+    for i, units in enumerate(hidden_layers(model), start=1):
+        yield Linear(f"{of}hidden{i}", width, units, bias=not _has_norm(reg))
+        yield from _norm(reg, f"{of}norm{i}", units)
+        yield Activation(model.activation, layer=f"{of}hidden{i}")
+        yield Dropout(f"{of}hidden{i}", units)
+        width = units
+    yield Linear(f"{of}output", width, num_classes, bias=True, start="output")
+
+
+def _moe(model: Moe, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
     width = math.prod(shape)
     yield Dropout("input", width)
-    for i, units in enumerate(hidden_layers(model), start=1):
-        yield Linear(f"hidden{i}", width, units, bias=not _has_norm(reg))
-        yield from _norm(reg, f"norm{i}", units)
-        yield Activation(model.activation, layer=f"hidden{i}")
-        yield Dropout(f"hidden{i}", units)
-        width = units
-    yield Linear("output", width, num_classes, bias=True, start="output")
+    names = [f"expert{i}_" for i in range(1, model.experts + 1)]
+    experts = tuple(tuple(_layers(model, reg, shape, num_classes, of=name)) for name in names)
+    yield Mixture(experts, Linear("gate", width, model.experts, bias=True, start="gate"), model.top_k)
 
 
 def _residual(model: Residual, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
@@ -71,20 +92,100 @@ def _cnn(model: Cnn, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iter
     for i, maps in enumerate(hidden_layers(model), start=1):
         yield Conv(f"conv{i}", channels, maps, bias=not _has_norm(reg))
         yield from _norm(reg, f"norm{i}", maps)
-        # Pooling before a monotone activation gives the same values for a quarter of the work; gelu is not.
+        # Pooling before a monotone activation gives the same values for a quarter of the work; gelu and silu are not.
         block = (MaxPool(), Activation(model.activation, layer=f"conv{i}"))
-        yield from block if model.activation != "gelu" else reversed(block)
+        yield from block if model.activation not in ("gelu", "silu") else reversed(block)
         channels, height, width = maps, height // 2, width // 2
         yield Dropout(f"hidden{i}", channels * height * width)
     yield ToFeatures("output.weight")
     yield Linear("output", channels * height * width, num_classes, bias=True, start="output")
 
 
-BUILDERS: dict[type, Callable[..., Iterator[Op]]] = {Mlp: _mlp, Residual: _residual, Cnn: _cnn}
+def _resnet(model: Resnet, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
+    channels, height, width = shape
+    yield Dropout("input", math.prod(shape))
+    yield ToImage((channels, height, width))
+    yield from _normed(Conv("stem", channels, model.width, bias=not _has_norm(reg)), reg, "norm")
+    yield Activation(model.activation, layer="stem")
+    channels = model.width
+    for i, maps in enumerate(hidden_layers(model), start=1):
+        stride = 1 if maps == channels else 2
+        height, width = -(-height // stride), -(-width // stride)
+        first = Conv(f"block{i}a", channels, maps, bias=not _has_norm(reg), stride=stride)
+        last = Conv(f"block{i}b", maps, maps, bias=not _has_norm(reg), start="residual_end")
+        branch = (
+            *_normed(first, reg, f"norm{i}a"),
+            Activation(model.activation, layer=f"block{i}a"),
+            Dropout(f"hidden{i}", maps * height * width),
+            *_normed(last, reg, f"norm{i}b"),
+        )
+        yield Skip(branch, () if stride == 1 else (Widen(channels, maps - channels),))
+        yield Activation(model.activation)
+        channels = maps
+    yield MeanPool(channels)
+    yield Linear("output", channels, num_classes, bias=True, start="output")
+
+
+def _vit(model: Vit, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
+    channels, height, width = shape
+    tokens = (height // model.patch) * (width // model.patch)
+    yield Dropout("input", math.prod(shape))
+    yield Patches((channels, height, width), model.patch)
+    yield Linear("embed", channels * model.patch**2, model.width, bias=True)
+    yield Positions("positions", tokens, model.width)
+    for i in range(1, model.depth + 1):
+        yield Skip(tuple(_attention(model, i, tokens)))
+        yield Skip(tuple(_token_mlp(model, i, tokens)))
+    yield LayerNorm("norm", model.width, VIT_EPS)
+    yield MeanTokens(tokens)
+    yield Linear("output", model.width, num_classes, bias=True, start="output")
+
+
+def _attention(model: Vit, i: int, tokens: int) -> Iterator[Op]:
+    yield LayerNorm(f"norm{i}a", model.width, VIT_EPS)
+    yield Linear(f"block{i}_qkv", model.width, 3 * model.width, bias=True)
+    drop = Dropout(f"attention{i}", model.heads * tokens**2, mechanism="attention_dropout")
+    yield Attention(model.heads, tokens, drop)
+    yield Linear(f"block{i}_mixed", model.width, model.width, bias=True, start="residual_end")
+    yield Dropout(f"hidden{i}_attention", tokens * model.width)
+
+
+def _token_mlp(model: Vit, i: int, tokens: int) -> Iterator[Op]:
+    inner = model.mlp_ratio * model.width
+    yield LayerNorm(f"norm{i}b", model.width, VIT_EPS)
+    yield Linear(f"block{i}a", model.width, inner, bias=True)
+    yield Activation(model.activation, layer=f"block{i}a")
+    yield Linear(f"block{i}b", inner, model.width, bias=True, start="residual_end")
+    yield Dropout(f"hidden{i}_mlp", tokens * model.width)
+
+
+def _torchvision(model: Torchvision, reg: Reg, shape: tuple[int, ...], num_classes: int) -> Iterator[Op]:
+    channels, height, width = shape
+    yield Dropout("input", math.prod(shape))
+    yield ToImage((channels, height, width))
+    if channels == 1:
+        yield ToRgb()
+    yield Network(model, (height, width), num_classes)
+
+
+BUILDERS: dict[type, Callable[..., Iterator[Op]]] = {
+    Mlp: _mlp,
+    Residual: _residual,
+    Cnn: _cnn,
+    Resnet: _resnet,
+    Moe: _moe,
+    Vit: _vit,
+    Torchvision: _torchvision,
+}
 
 
 def _has_norm(reg: Reg) -> bool:
     return reg.batchnorm.active or reg.layernorm.active
+
+
+def _normed(conv: Conv, reg: Reg, name: str) -> Iterator[Op]:
+    yield conv
+    yield from _norm(reg, name, conv.fan_out)
 
 
 def _norm(reg: Reg, name: str, width: int) -> Iterator[Op]:
