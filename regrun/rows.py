@@ -117,7 +117,9 @@ class AuditRow:
     parameters: int = column("of the layer and of the norm after it")
     fan_in: int | None = column("inputs of one unit: channels times kernel area for conv; none for the input")
     fan_out: int | None = column("units that one input reaches; none for the input")
-    target_std: float | None = column("standard deviation of the weights that the init scheme aims at")
+    target_std: float | None = column(
+        "standard deviation of the weights that the init scheme aims at; none where a file has them"
+    )
     weight_std: float | None = column("standard deviation of the weights that were drawn")
     activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")

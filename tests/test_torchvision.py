@@ -80,8 +80,7 @@ def test_each_family_ends_in_its_head(name: str) -> None:
     side = 256 if name == "swin_v2_t" else 299 if name == "inception_v3" else 224
     model, size = s.Torchvision(name=name), (side, side)
     assert list(vision.check(model, (3, *size), 7, 64)) == []
-    called = vision._forward(model, size, 7, examples=2)
-    assert called[-1] == FAMILIES[name]
+    assert vision.called(model, size, 7)[-1] == FAMILIES[name]
 
 
 def test_every_classification_model_of_torchvision_is_one() -> None:

@@ -50,7 +50,7 @@ class Network(Op):
 
     def weighted(self) -> Iterator[Linear | Conv]:
         """The linear layers and convolutions that the forward pass calls, in its order; the last one is the head."""
-        *before, head = _called(self.model, self.size, self.num_classes)
+        *before, head = called(self.model, self.size, self.num_classes)
         for name in before:
             yield self._layer(name, "hidden" if self.model.weights is None else "given")
         yield self._layer(head, "output")
@@ -71,7 +71,7 @@ class Network(Op):
         own = _built(self.model, self.size, self.num_classes, seed=derive(seed, "init", self.name)).state_dict()
         if self.model.weights is None:
             return {slot.name: own[slot.name] for slot in self.slots()}
-        head, given = _called(self.model, self.size, self.num_classes)[-1], _read(self.model.weights)
+        head, given = called(self.model, self.size, self.num_classes)[-1], _read(self.model.weights)
         return {n: own[n] if n.startswith(f"{head}.") else given[n] for n in (slot.name for slot in self.slots())}
 
     def begin_running(self) -> dict[str, Tensor]:
@@ -84,9 +84,10 @@ class Network(Op):
         module, drops = self.module, on.training and on.masks is not None
         for part in module.modules():  # without masks nothing is dropped, but batch norm sees the batch all the same
             part.training = drops or (on.training and isinstance(part, _BatchNorm))
-        constants = {name: b.to(x.device) for name, b in module.named_buffers()}
-        running = {name: b[0] for name, b in on.buffers.items()}
-        tensors = {name: on.params[name][0] for name, _ in module.named_parameters()} | constants | running
+        tensors = {name: on.params[name][0] for name, _ in module.named_parameters()}
+        tensors |= {name: b[0] for name, b in on.buffers.items()}
+        others = {name: b for name, b in module.named_buffers() if name not in tensors and b.dim()}  # no counts
+        tensors |= {name: b.to(x.device) for name, b in others.items()}
         with torch.random.fork_rng([x.device] if x.is_cuda else []), _Watch(self, on):
             if drops:
                 assert on.masks is not None
@@ -169,21 +170,19 @@ def _with_small_stem(module: nn.Module, name: str) -> nn.Module:
     return module
 
 
-@functools.lru_cache(maxsize=8)
-def _called(model: Torchvision, size: tuple[int, int], num_classes: int) -> tuple[str, ...]:
-    """The linear layers and convolutions in the order in which a forward pass first calls them."""
-    return _forward(model, size, num_classes, examples=2)
+@functools.lru_cache(maxsize=32)
+def called(model: Torchvision, size: tuple[int, int], num_classes: int, examples: int = 2) -> tuple[str, ...]:
+    """The linear layers and convolutions in the order in which a forward pass in training mode first calls them.
 
-
-def _forward(model: Torchvision, size: tuple[int, int], num_classes: int, *, examples: int) -> tuple[str, ...]:
-    """What a forward pass in training mode calls. It computes nothing but shapes; where they fail, it raises."""
+    Nothing but shapes is computed; where they do not fit, RuntimeError, ValueError or AssertionError.
+    """
     with torch.device("meta"):
-        module, called = _built(model, size, num_classes, seed=0).train(), dict[str, None]()
+        module, found = _built(model, size, num_classes, seed=0).train(), dict[str, None]()
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            part.register_forward_hook(lambda *_, name=name: called.setdefault(name))
+            part.register_forward_hook(lambda *_, name=name: found.setdefault(name))
     module(torch.zeros(examples, 3, *size, device="meta"))
-    return tuple(called)
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=1)
@@ -201,7 +200,7 @@ def _read(path: str) -> dict[str, Tensor]:
 def check(model: Torchvision, shape: tuple[int, ...], num_classes: int, batch_size: int) -> Iterator[str]:
     """What keeps the model from training on examples of this shape, found out without training."""
     try:
-        called = _forward(model, (shape[1], shape[2]), num_classes, examples=min(2, batch_size))
+        *_, head = called(model, (shape[1], shape[2]), num_classes, min(2, batch_size))
     except ConfigError as error:
         yield from error.problems
         return
@@ -211,7 +210,7 @@ def check(model: Torchvision, shape: tuple[int, ...], num_classes: int, batch_si
         yield f"model.name: {model.name} cannot take {size} ({reason}); choose another model, or larger images"
         return
     if model.weights is not None:
-        yield from _misfits(Network(model, (shape[1], shape[2]), num_classes), called[-1])
+        yield from _misfits(Network(model, (shape[1], shape[2]), num_classes), head)
 
 
 def _misfits(network: Network, head: str) -> Iterator[str]:
