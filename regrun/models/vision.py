@@ -4,10 +4,11 @@ torchvision is imported only where one is built (1.3 s). A network from elsewher
 stack of one.
 """
 
-import functools
 import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import torch
@@ -88,7 +89,7 @@ class Network(Op):
         tensors |= {name: b[0] for name, b in on.buffers.items()}
         others = {name: b for name, b in module.named_buffers() if name not in tensors and b.dim()}  # no counts
         tensors |= {name: b.to(x.device) for name, b in others.items()}
-        with torch.random.fork_rng([x.device] if x.is_cuda else []), _Watch(self, on):
+        with torch.random.fork_rng([x.device] if x.is_cuda else []), _watched(self, on):
             if drops:
                 assert on.masks is not None
                 torch.manual_seed(_seed(on.masks(self.name, 4)))
@@ -97,27 +98,21 @@ class Network(Op):
         return pad_rows(logits.float().unsqueeze(0), dim=1)
 
 
-class _Watch:
+@contextmanager
+def _watched(network: Network, on: Pass) -> Iterator[None]:
     """While it lasts, the outputs of the model's layers are recorded, where somebody asks for them."""
-
-    def __init__(self, network: Network, on: Pass) -> None:
-        self.layers = [] if on.outputs is None else [layer.name for layer in network.weighted()]
-        self.module, self.on = network.module, on
-
-    def __enter__(self) -> None:
-        self.hooks = [self.module.get_submodule(n).register_forward_hook(self._recorder(n)) for n in self.layers]
-
-    def __exit__(self, *error: object) -> None:
-        for hook in self.hooks:
+    names = [] if on.outputs is None else [layer.name for layer in network.weighted()]
+    hooks = [network.module.get_submodule(n).register_forward_hook(partial(_record, n, on)) for n in names]
+    try:
+        yield
+    finally:
+        for hook in hooks:
             hook.remove()
 
-    def _recorder(self, name: str) -> Any:
-        def record(_: nn.Module, inputs: Any, y: Tensor) -> None:
-            self.on.record(
-                name, pad_rows(y if y.dim() == 4 else y.reshape(1, len(y), -1), dim=0 if y.dim() == 4 else 1)
-            )
 
-        return record
+def _record(name: str, on: Pass, module: nn.Module, inputs: Any, y: Tensor) -> None:
+    """As `Conv` and `Linear` do it, with padding: images (B, C, H, W), or whatever else as features (1, B, D)."""
+    on.record(name, pad_rows(y, dim=0) if y.dim() == 4 else pad_rows(y.reshape(1, len(y), -1), dim=1))
 
 
 def _seed(draws: Tensor) -> int:
@@ -131,7 +126,7 @@ def _role(module: nn.Module, name: str, value: Tensor) -> str:
     return "weight" if name.endswith("weight") and value.dim() > 1 else "bias"
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _skeleton(model: Torchvision, size: tuple[int, int], num_classes: int) -> nn.Module:
     return _built(model, size, num_classes, seed=0)
 
@@ -159,33 +154,34 @@ def _built(model: Torchvision, size: tuple[int, int], num_classes: int, *, seed:
 def _with_small_stem(module: nn.Module, name: str) -> nn.Module:
     """The first convolution becomes one of 3 x 3 and stride 1, and the max pooling that follows goes."""
     kinds = (nn.Conv2d, nn.MaxPool2d)
-    (first, conv), (second, pool), *_ = [(n, m) for n, m in module.named_modules() if isinstance(m, kinds)]
-    if not isinstance(conv, nn.Conv2d) or not isinstance(pool, nn.MaxPool2d) or conv.stride == (1, 1):
-        raise ConfigError(
-            f"model.small_stem: {name} does not begin with a large convolution and a max pooling; set it to false"
-        )
-    small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
-    module.set_submodule(first, small)
-    module.set_submodule(second, nn.Identity())
-    return module
+    match [(n, m) for n, m in module.named_modules() if isinstance(m, kinds)][:2]:
+        case [(first, nn.Conv2d(stride=stride) as conv), (second, nn.MaxPool2d())] if stride != (1, 1):
+            small = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=conv.bias is not None)
+            module.set_submodule(first, small)
+            module.set_submodule(second, nn.Identity())
+            return module
+    raise ConfigError(
+        f"model.small_stem: {name} does not begin with a large convolution and a max pooling; set it to false"
+    )
 
 
-@functools.lru_cache(maxsize=32)
+@lru_cache(maxsize=32)
 def called(model: Torchvision, size: tuple[int, int], num_classes: int, examples: int = 2) -> tuple[str, ...]:
     """The linear layers and convolutions in the order in which a forward pass in training mode first calls them.
 
     Nothing but shapes is computed; where they do not fit, RuntimeError, ValueError or AssertionError.
     """
-    with torch.device("meta"):
+    # A regnet computes its widths by tensors, and those on meta have no values.
+    with torch.device("cpu" if model.name.startswith("regnet") else "meta"):
         module, found = _built(model, size, num_classes, seed=0).train(), dict[str, None]()
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             part.register_forward_hook(lambda *_, name=name: found.setdefault(name))
-    module(torch.zeros(examples, 3, *size, device="meta"))
+    module.to("meta")(torch.zeros(examples, 3, *size, device="meta"))
     return tuple(found)
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def _read(path: str) -> dict[str, Tensor]:
     """A state_dict's tensors. Raises ConfigError where the file holds none; nothing but tensors is ever loaded."""
     try:
