@@ -140,14 +140,16 @@ def gate_entropies(outputs: dict[str, Tensor], replicas: int) -> list[tuple[floa
 
 def _rms(x: Tensor) -> Tensor:
     """(R, ...) -> (R,) root mean square."""
-    return x.flatten(1).norm(dim=1) / math.sqrt(x[0].numel())
+    norms: Tensor = x.flatten(1).norm(dim=1)
+    return norms / math.sqrt(x[0].numel())
 
 
 def zero_weights(stack: Stack) -> list[float]:
     """Each replica's share of weights that are exactly 0."""
     zeros = sum((weight == 0).flatten(1).sum(1) for weight in stack.params.weights())
     assert isinstance(zeros, Tensor)
-    return (zeros.cpu().double() / stack.params.num_weights).tolist()
+    shares: list[float] = (zeros.cpu().double() / stack.params.num_weights).tolist()
+    return shares
 
 
 def weight_norms(stack: Stack) -> list[float]:

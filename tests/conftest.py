@@ -19,6 +19,14 @@ MNIST_ROOT = Path(os.environ.get("REGRUN_DATA", Path(__file__).parents[2] / "sha
 needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), reason=f"no MNIST in {MNIST_ROOT}")
 
 
+NEEDS = {"attention_dropout": ["model=vit"]}  # what an option has a place in
+
+
+def chosen(group: str, option: str) -> list[str]:
+    """The overrides that choose an option, and what it needs."""
+    return [*NEEDS.get(option, []), f"{group}={option}"]
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """The laws of bits hold at one thread; what a run sets for the whole process is undone."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import train_rows
+from conftest import chosen, train_rows
 
 from regrun import checks, config, help, settings
 from regrun.data.sources import Source, load
@@ -32,9 +32,6 @@ FILES = {
 }
 
 
-NEEDS = {"attention_dropout": ["model=vit"]}  # what an option has a place in
-
-
 @pytest.mark.parametrize("group", OPTIONS)
 def test_the_table_has_every_option(group: str) -> None:
     """Options that need files on disk are in FILES; test_lecture trains them where the files exist."""
@@ -43,7 +40,7 @@ def test_the_table_has_every_option(group: str) -> None:
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g, options in OPTIONS.items() for o in options])
 def test_every_option_trains_two_steps(group: str, option: str) -> None:
-    overrides = [*NEEDS.get(option, []), f"{group}={option}", "trainer.epochs=2", "trainer.limit_batches=1"]
+    overrides = [*chosen(group, option), "trainer.epochs=2", "trainer.limit_batches=1"]
     run = config.jobs(overrides, multirun=False)[0].settings
     (rows,), (end,) = train_rows([run], load(run.data))
     assert end.outcome.status == "ok" and end.outcome.last_step == 2

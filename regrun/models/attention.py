@@ -25,7 +25,8 @@ class Patches(Op):
         channels, height, width = self.shape
         grid = (channels, height // self.side, self.side, width // self.side, self.side)
         patches = x.unflatten(2, grid).permute(0, 1, 3, 5, 2, 4, 6)
-        return patches.reshape(len(x), -1, channels * self.side**2)
+        tokens: Tensor = patches.reshape(len(x), -1, channels * self.side**2)
+        return tokens
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Positions(Op):
         return {f"{self.name}.weight": values.normal_(0.0, 0.02, generator=generator(seed, "init", self.name))}
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
-        return (x.unflatten(1, (-1, self.tokens)) + on.params[f"{self.name}.weight"].unsqueeze(1)).flatten(1, 2)
+        placed: Tensor = x.unflatten(1, (-1, self.tokens)) + on.params[f"{self.name}.weight"].unsqueeze(1)
+        return placed.flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Attention(Op):
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         weights = scores.float().softmax(-1)
         dropped, _ = self.drop.dropped(weights.flatten(2), on)
-        mixed = dropped.view_as(weights).to(value.dtype) @ value
+        mixed: Tensor = dropped.view_as(weights).to(value.dtype) @ value
         return mixed.transpose(2, 3).reshape(*x.shape[:2], -1)
 
 
@@ -79,4 +81,5 @@ class MeanTokens(Op):
     tokens: int
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
-        return x.unflatten(1, (-1, self.tokens)).mean(2)
+        tokens: Tensor = x.unflatten(1, (-1, self.tokens))
+        return tokens.mean(2)

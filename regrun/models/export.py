@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ class MeanTokens(nn.Module):
 class Mixture(nn.Module):
     """The experts' outputs, mixed by the softmax of the gate's."""
 
-    def __init__(self, experts: list[nn.Module], gate: nn.Module, top_k: int | None) -> None:
+    def __init__(self, experts: Sequence[nn.Module], gate: nn.Module, top_k: int | None) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
         self.gate, self.top_k = gate, top_k
@@ -180,8 +181,7 @@ def _module(op: ops.Op, weights: dict[str, Tensor], rates: dict[str, float], is_
         case ops.Linear():
             return nn.Linear(op.fan_in, op.fan_out, bias=op.bias)
         case ops.Conv():
-            shape = {"stride": op.stride, "padding": op.kernel // 2}
-            return nn.Conv2d(op.fan_in, op.fan_out, op.kernel, bias=op.bias, **shape)
+            return nn.Conv2d(op.fan_in, op.fan_out, op.kernel, op.stride, op.kernel // 2, bias=op.bias)
         case ops.BatchNorm():
             norm = nn.BatchNorm2d if is_image else nn.BatchNorm1d
             return norm(op.width, eps=op.eps, momentum=op.momentum)

@@ -55,7 +55,8 @@ def gate_shares(logits: Tensor, top_k: int | None) -> Tensor:
 
 def mix(gates: Tensor, outputs: Sequence[Tensor]) -> Tensor:
     """(R, B, E) gates and E outputs (R, B, K) -> (R, B, K), expert by expert: the bits never depend on R."""
-    first, *others = (gate * output for gate, output in zip(gates.split(1, -1), outputs, strict=True))
+    total: Tensor
+    total, *others = (gate * output for gate, output in zip(gates.split(1, -1), outputs, strict=True))
     for other in others:
-        first = first + other
-    return first
+        total = total + other
+    return total

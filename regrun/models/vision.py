@@ -6,7 +6,7 @@ stack of one.
 
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, cast
@@ -98,16 +98,13 @@ class Network(Op):
         return pad_rows(logits.float().unsqueeze(0), dim=1)
 
 
-@contextmanager
-def _watched(network: Network, on: Pass) -> Iterator[None]:
+def _watched(network: Network, on: Pass) -> ExitStack:
     """While it lasts, the outputs of the model's layers are recorded, where somebody asks for them."""
-    names = [] if on.outputs is None else [layer.name for layer in network.weighted()]
-    hooks = [network.module.get_submodule(n).register_forward_hook(partial(_record, n, on)) for n in names]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch = ExitStack()
+    for layer in network.weighted() if on.outputs is not None else ():
+        module = network.module.get_submodule(layer.name)
+        watch.enter_context(module.register_forward_hook(partial(_record, layer.name, on)))
+    return watch
 
 
 def _record(name: str, on: Pass, module: nn.Module, inputs: Any, y: Tensor) -> None:

@@ -71,7 +71,7 @@ def resolve(settings: Settings) -> Settings:
     start = (0.75 if averaging.kind == "swa" else 0.0) if averaging.start is None else averaging.start
     averaging = dataclasses.replace(averaging, start=start)
     model = settings.model
-    if getattr(model, "widths", None) is not None:
+    if isinstance(model, Mlp | Residual | Cnn | Moe):
         model = dataclasses.replace(model, depth=len(hidden_layers(model)))
     return dataclasses.replace(
         settings,
