@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from regrun.conversion import nearest
 from regrun.errors import ConfigError, clip
 from regrun.layers import pad_rows
 from regrun.models.ops import Conv, Linear, Op, Pass, Slot
@@ -134,7 +135,8 @@ def _built(model: Torchvision, size: tuple[int, int], num_classes: int, *, seed:
 
     known = models.list_models(module=models)
     if model.name not in known:
-        raise ConfigError(f"model.name: torchvision has no such classification model, got {clip(model.name)!r}")
+        near = nearest(model.name, known).removesuffix("; ") or "see torchvision.models.list_models"
+        raise ConfigError(f"model.name: torchvision has no such classification model, got {clip(model.name)!r}; {near}")
     changes: dict[str, Any] = {}
     if model.name in ("googlenet", "inception_v3"):
         changes = {"aux_logits": False, "init_weights": False}
@@ -198,9 +200,12 @@ def check(model: Torchvision, shape: tuple[int, ...], num_classes: int, batch_si
         yield from error.problems
         return
     except (RuntimeError, ValueError, AssertionError) as error:
-        size = f"{shape[1]} x {shape[2]} images" + (" in batches of 1" if batch_size == 1 else "")
-        reason = clip(str(error).splitlines()[0], 90)
-        yield f"model.name: {model.name} cannot take {size} ({reason}); choose another model, or larger images"
+        size, reason = f"{shape[1]} x {shape[2]} images", clip(str(error).splitlines()[0], 90)
+        if batch_size == 1:
+            size, remedy = f"{size} one at a time", "raise trainer.batch_size"
+        else:
+            remedy = "choose another model, or larger images"
+        yield f"model.name: {model.name} cannot take {size} ({reason}); {remedy}"
         return
     if model.weights is not None:
         yield from _misfits(Network(model, (shape[1], shape[2]), num_classes), head)

@@ -81,7 +81,8 @@ class Resnet:
 
     A 3 x 3 convolution, three stages of n blocks of `width`, 2 and 4 times as many channels, global average pooling.
     Where a stage begins, the shortcut takes every other pixel and adds channels of zeros (the paper's option A). The
-    paper normalizes every convolution: `reg=batchnorm`.
+    paper normalizes every convolution: `reg=batchnorm`. Dropout is between the two convolutions of a block, as in wide
+    ResNets (Zagoruyko and Komodakis 2016).
     """
 
     kind: str = plain("resnet")
