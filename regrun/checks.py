@@ -7,6 +7,8 @@ itself is in `data_conflicts`.
 from collections.abc import Iterator
 
 from regrun.settings import (
+    WITH_MAPS,
+    WITH_SKIPS,
     Cnn,
     Csv,
     Data,
@@ -23,13 +25,13 @@ from regrun.settings import (
     Vit,
     example_shape,
     hidden_layers,
+    normalized_widths,
     normalizes_batches,
     requested,
 )
 
+NORMS = ("batchnorm", "layernorm", "groupnorm")
 OF_IMAGES = (Cnn, Resnet, Vit, Torchvision)
-# What has a place in our own blocks, and so none in a model that brings blocks of its own.
-IN_BLOCKS = ("dropout", "batchnorm", "layernorm")
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -45,42 +47,65 @@ def conflicts(run: Settings) -> Iterator[str]:
 
 
 def _regularizer_conflicts(run: Settings) -> Iterator[str]:
-    reg, hidden = run.reg, hidden_layers(run.model)
-    if reg.batchnorm.active and reg.layernorm.active:
-        yield "reg: two norms at once, got batchnorm and layernorm; choose one"
-    yield from _misplaced(run)
+    norms, hidden = [name for name in NORMS if getattr(run.reg, name).active], hidden_layers(run.model)
+    if len(norms) > 1:
+        yield f"reg: one norm at most, got {' and '.join(norms)}; choose one"
+    if isinstance(run.model, Vit | Torchvision):
+        yield from (f"reg.{name}: a {run.model.kind} model has norms of its own; leave it out" for name in norms)
+    else:
+        yield from _norm_conflicts(run, norms)
+    yield from _dropout_conflicts(run, len(hidden))
+
+
+def _norm_conflicts(run: Settings, norms: list[str]) -> Iterator[str]:
+    for name in norms:
+        if not hidden_layers(run.model):
+            yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
+    if run.reg.groupnorm.active:
+        yield from _group_conflicts(run)
+
+
+def _dropout_conflicts(run: Settings, hidden: int) -> Iterator[str]:
+    dropout = run.reg.dropout
     if isinstance(run.model, Torchvision):
-        return
-    rates = reg.dropout.rates
-    if rates is not None and len(rates) != len(hidden):
+        if dropout.rate > 0 or dropout.rates is not None:
+            yield "reg.dropout: a torchvision model has dropout of its own, or none; leave it out, or use input_rate"
+    elif dropout.rates is not None and len(dropout.rates) != hidden:
         yield (
-            f"reg.dropout.rates: must have one rate for each of {len(hidden)} hidden layers, got {len(rates)}; "
+            f"reg.dropout.rates: must have one rate for each of {hidden} hidden layers, got {len(dropout.rates)}; "
             "or use reg.dropout.rate"
         )
-    elif not hidden and reg.dropout.rate > 0:
+    elif not hidden and dropout.rate > 0:
         yield (
             "reg.dropout.rate: a model without hidden layers has nothing to drop, "
-            f"got {reg.dropout.rate}; choose another model, or reg.dropout.input_rate"
+            f"got {dropout.rate}; choose another model, or reg.dropout.input_rate"
         )
-    for name in ("batchnorm", "layernorm"):
-        if getattr(reg, name).active and not hidden:
-            yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
+    maps, depth, model = run.reg.spatial_dropout.rate, run.reg.stochastic_depth.rate, run.model
+    if maps > 0 and not isinstance(model, WITH_MAPS):
+        yield (
+            f"reg.spatial_dropout.rate: model={model.kind} has no feature maps to drop, got {maps}; "
+            "use reg.dropout, or model=cnn"
+        )
+    if depth > 0 and not isinstance(model, WITH_SKIPS):
+        yield (
+            f"reg.stochastic_depth.rate: model={model.kind} has no residual blocks to leave out, got {depth}; "
+            "use model=residual"
+        )
+    if run.reg.attention_dropout.rate > 0 and not isinstance(model, Vit):
+        rate = run.reg.attention_dropout.rate
+        yield f"reg.attention_dropout.rate: model={model.kind} has no attention, got {rate}; use model=vit"
 
 
-def _misplaced(run: Settings) -> Iterator[str]:
-    """Regularizers that the model has no place for."""
-    wanted = requested(run)
-    if "attention_dropout" in wanted and not isinstance(run.model, Vit):
-        yield f"reg.attention_dropout: only a vit has attention, got a {run.model.kind} model; use model=vit"
-    if isinstance(run.model, Torchvision):
-        hidden = run.reg.dropout.rate > 0 or any(run.reg.dropout.rates or [])
-        for name in IN_BLOCKS:
-            if name in wanted and (name != "dropout" or hidden):
-                yield f"reg.{name}: torchvision's {run.model.name} has norms and dropout of its own; leave it out"
-    if isinstance(run.model, Vit):
-        for name in ("batchnorm", "layernorm"):
-            if name in wanted:
-                yield f"reg.{name}: a vit has layer norms of its own; leave it out"
+def _group_conflicts(run: Settings) -> Iterator[str]:
+    """Groups must be of one size, and a dense layer's of two features or more: a single one is always 0."""
+    groups, widths = run.reg.groupnorm.groups, normalized_widths(run.model)
+    if uneven := [width for width in widths if width % groups]:
+        yield (
+            f"reg.groupnorm.groups: must divide the width of every layer, got {groups} for {uneven[0]}; "
+            "choose another, or other widths"
+        )
+    elif groups in widths and not isinstance(run.model, WITH_MAPS):
+        yield f"reg.groupnorm.groups: a group of one feature is always 0, got {groups} for {groups}; use fewer groups"
 
 
 def _model_conflicts(run: Settings) -> Iterator[str]:
@@ -94,6 +119,11 @@ def _model_conflicts(run: Settings) -> Iterator[str]:
         yield f"model.heads: must divide model.width, {model.width}, got {model.heads}"
     if isinstance(model, Moe) and model.top_k is not None and model.top_k > model.experts:
         yield f"model.top_k: must be at most model.experts, {model.experts}, got {model.top_k}"
+    if isinstance(model, Residual) and model.norm_position != "pre":
+        yield (
+            "model.norm_position: residual blocks are pre-activated, norms come before the activation, "
+            f"got {model.norm_position}; set it to pre"
+        )
 
 
 def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
@@ -203,7 +233,13 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     if normalizes_batches(run) and ragged == 1 and not run.data.drop_last:
         where = "reg.batchnorm" if run.reg.batchnorm.active else "model"
         yield f"{where}: the last batch of one example cannot be normalized and is left out of each epoch"
-    if isinstance(run.model, Resnet) and not (run.reg.batchnorm.active or run.reg.layernorm.active):
+    ghost, batch = run.reg.batchnorm.ghost_batch, run.trainer.batch_size
+    if run.reg.batchnorm.active and ghost is not None and ghost >= batch:
+        yield (
+            f"reg.batchnorm.ghost_batch: ghost batches of {ghost} hold a whole batch of {batch}: "
+            "this is batchnorm without them"
+        )
+    if isinstance(run.model, Resnet) and not any(getattr(run.reg, name).active for name in NORMS):
         yield "model: a resnet is normalized in the paper, and without starts from large logits; add reg=batchnorm"
     averaging, early = run.trainer.averaging, run.trainer.early_stopping
     if averaging.kind != "none" and averaging.start and (early.patience is not None or early.rule != "patience"):

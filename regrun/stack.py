@@ -14,7 +14,18 @@ from regrun.data.source import Source
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Op, Pass, Rates, Slot, run, run_back, walk
+from regrun.models.ops import (
+    Dropout,
+    Op,
+    Pass,
+    Rates,
+    Slot,
+    SpatialDropout,
+    StochasticDepth,
+    run,
+    run_back,
+    walk,
+)
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers, weighted
 from regrun.models.vision import Network
 from regrun.settings import Settings
@@ -30,6 +41,7 @@ UNDECAYED = {
     "bias": ("bias",),
     "none": (),
 }
+RATES = {"inverted": Rates.of, "classic": Rates.classic}
 Masks = Callable[[str, int], Tensor]
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
@@ -74,10 +86,11 @@ class Stack:
         self.weights = self.params.flat[:, :end]
         self.decayed = self.params.stretches(self._is_decayed)
         self.rates = {
-            op.name: Rates.of(rates, self.device)
+            op.name: RATES[op.kind](rates, self.device)
             for op in walk(self.ops)
-            if isinstance(op, Dropout) and any(rates := [drop_rate(r, op.name) for r in self.runs])
+            if isinstance(op, Dropout) and any(rates := [drop_rate(r, op) for r in self.runs])
         }
+        self.means = {name: rates for name, rates in self.rates.items() if rates.mean is not None}
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
         self.draws = {name: self.sizes[name] for name in self.rates}  # random numbers an example, by place
         self.draws |= {op.name: 1 for op in walk(self.ops) if isinstance(op, Network)}
@@ -142,10 +155,11 @@ class Stack:
         }
 
     def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
-        """Logits (R, B, K) of some replicas in eval mode: no dropout, running statistics. x: (R, B, D)."""
+        """Logits (R, B, K) of some replicas in eval mode: nothing is drawn, running statistics. x: (R, B, D)."""
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
+            on.rates = {name: rates.some(replicas) for name, rates in on.rates.items()}
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:
@@ -266,7 +280,7 @@ class Stack:
             if x.shape[1] > 1:
                 own = {name: torch.zeros_like(b) for name, b in self.buffers.items()}
                 with torch.no_grad():
-                    self._logits(x, self._pass(x, training=True, buffers=own))
+                    self._logits(x, self._pass(x, training=True, buffers=own, ghost=None))
                 sums = {name: total.add_(own[name], alpha=x.shape[1]) for name, total in sums.items()}
                 count += x.shape[1]
         momenta = {name: momentum for op in walk(self.ops) for name, _, momentum in op.running()}
@@ -276,7 +290,13 @@ class Stack:
 
     def _pass(self, x: Tensor, **more: Any) -> Pass:
         dtype = torch.float32 if self.runs[0].trainer.precision == "float32" else torch.bfloat16
-        common = {"params": self.params.leaves, "buffers": self.buffers, "gradients": self.gradients}
+        common: dict[str, Any] = {
+            "params": self.params.leaves,
+            "buffers": self.buffers,
+            "gradients": self.gradients,
+            "rates": self.means,
+            "ghost": self.runs[0].reg.batchnorm.ghost_batch,
+        }
         return Pass(**(common | more), rows=x.shape[1], dtype=dtype)
 
     def _logits(self, x: Tensor, on: Pass) -> Tensor:
@@ -379,12 +399,16 @@ def error_of(run: Settings, source: Source) -> str | None:
     return "squared" if run.trainer.loss == "auto" else run.trainer.loss
 
 
-def drop_rate(run: Settings, place: str) -> float:
-    """The drop probability at a place: "input", "attention1", or one of a hidden layer, as "expert2_hidden1"."""
-    dropout = run.reg.dropout
-    if place == "input":
-        return dropout.input_rate
-    if place.startswith("attention"):
-        return run.reg.attention_dropout.rate
-    index = int(place.partition("hidden")[2].partition("_")[0]) - 1
-    return dropout.rate if dropout.rates is None else dropout.rates[index]
+def drop_rate(run: Settings, op: Dropout) -> float:
+    """The drop probability of a run at an op; the name of what belongs to hidden layer i has "hidden<i>" in it."""
+    reg = run.reg
+    if isinstance(op, StochasticDepth):
+        return reg.stochastic_depth.rate * op.share
+    if isinstance(op, SpatialDropout):
+        return reg.spatial_dropout.rate
+    if op.mechanism == "attention_dropout":
+        return reg.attention_dropout.rate
+    if op.name == "input":
+        return reg.dropout.input_rate
+    index = int(op.name.partition("hidden")[2].partition("_")[0]) - 1
+    return reg.dropout.rate if reg.dropout.rates is None else reg.dropout.rates[index]

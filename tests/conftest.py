@@ -19,12 +19,12 @@ MNIST_ROOT = Path(os.environ.get("REGRUN_DATA", Path(__file__).parents[2] / "sha
 needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), reason=f"no MNIST in {MNIST_ROOT}")
 
 
-NEEDS = {"attention_dropout": ["model=vit"]}  # what an option has a place in
-
-
-def chosen(group: str, option: str) -> list[str]:
-    """The overrides that choose an option, and what it needs."""
-    return [*NEEDS.get(option, []), f"{group}={option}"]
+# What an option of `reg` needs, to have a place.
+NEEDS = {
+    "spatial_dropout": ["model=cnn"],
+    "stochastic_depth": ["model=residual"],
+    "attention_dropout": ["model=vit"],
+}
 
 
 @pytest.fixture(autouse=True)

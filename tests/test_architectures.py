@@ -220,12 +220,27 @@ def test_dropout_of_a_vit_acts_on_its_branches(digits: Source) -> None:
     assert set(stack.rates) == {"hidden2_attention", "hidden2_mlp"}
 
 
+def test_stochastic_depth_leaves_out_branches_of_whole_examples() -> None:
+    """One draw for all tokens of an example."""
+    op = ops.StochasticDepth("skip1", 1, tokens=3)
+    on = passing({}, 16, training=True, rates={"skip1": ops.Rates.of([0.5, 0.25], torch.device("cpu"))})
+    on.masks = lambda name, size: torch.randint(-32768, 32768, (2, size), dtype=torch.int16)
+    kept = op.forward(torch.ones(2, 16 * 3, 5), on).view(2, 16, 15)
+    assert torch.equal(kept, kept[..., :1].expand_as(kept))
+    assert set(kept[0].unique().tolist()) == {0.0, 2.0}
+
+
 # All of them
 
 TRAINS: dict[str, list[str]] = {
-    "resnet": ["model=resnet", "model.depth=8", "model.width=8", "reg=[batchnorm,dropout]"],
+    "resnet": [
+        "model=resnet",
+        "model.depth=8",
+        "model.width=8",
+        "reg=[batchnorm,dropout,spatial_dropout,stochastic_depth]",
+    ],
     "moe": ["model=moe", "reg=dropout"],
-    "vit": ["model=vit", "model.depth=2", "reg=[dropout,attention_dropout]"],
+    "vit": ["model=vit", "model.depth=2", "reg=[dropout,attention_dropout,stochastic_depth]"],
 }
 
 

@@ -30,7 +30,7 @@ def eight(**changes: Any) -> list[s.Settings]:
             model=replace(model, init=s.Init(scheme=SCHEMES[i % 5], bias=("zeros", "torch")[i % 2])),
             reg=replace(
                 reg,
-                dropout=s.Dropout(rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
+                dropout=replace(reg.dropout, rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
                 weight_decay=replace(reg.weight_decay, value=(0.0, 0.1)[i % 2]),
                 label_smoothing=s.LabelSmoothing((0.1, 0.0, 0.0)[i % 3]),
                 l2=s.L2((0.0, 0.001)[i % 2]),
@@ -94,6 +94,23 @@ CASES = {
     "adadelta": {"optimizer": s.Adadelta()},
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "layernorm": {"reg": s.Reg(layernorm=s.LayerNorm(active=True))},
+    "groupnorm": {"reg": s.Reg(groupnorm=s.GroupNorm(active=True, groups=4))},
+    "norm after activation": {
+        "model": s.Mlp(depth=2, width=37, norm_position="post"),
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
+    },
+    "ghost batches": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=12))},
+    "odd ghost batches": {
+        "model": s.Mlp(widths=[37, 21]),
+        "batch_size": 33,
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=8)),
+        "trainer": {"averaging": AVERAGING},
+    },
+    "classic dropout": {"reg": s.Reg(dropout=s.Dropout(kind="classic"))},
+    "stochastic depth": {
+        "model": s.Residual(depth=3, width=20),
+        "cycled": {"stochastic_depth": (s.StochasticDepth(), s.StochasticDepth(0.2), s.StochasticDepth(0.7))},
+    },
     "proximal": {"reg": s.Reg(l1=s.L1(mode="proximal"))},
     "decay of all but norms": {
         "reg": s.Reg(batchnorm=s.BatchNorm(active=True), weight_decay=s.WeightDecay(exclude="norm"))
@@ -112,7 +129,10 @@ CASES = {
     "moe top 2": {"model": s.Moe(experts=5, top_k=2, widths=[13, 7]), "batch_size": 33},
     "vit": {
         "model": s.Vit(depth=2, width=24, heads=3, patch=4),
-        "cycled": {"attention_dropout": (s.AttentionDropout(0.3), s.AttentionDropout())},
+        "cycled": {
+            "attention_dropout": (s.AttentionDropout(0.3), s.AttentionDropout()),
+            "stochastic_depth": (s.StochasticDepth(), s.StochasticDepth(), s.StochasticDepth(0.5)),
+        },
     },
     "vit of odd shapes": {"model": s.Vit(depth=1, width=22, heads=2, patch=2), "batch_size": 33},
     "schedulers": {"schedulers": SCHEDULERS},
@@ -154,10 +174,29 @@ def test_a_diverged_replica_leaves_its_neighbours_as_they_are(digits: Source) ->
     assert ends[1].outcome == alone_ends[0].outcome
 
 
-@pytest.mark.parametrize("model", [s.Cnn(widths=[4, 8]), s.Resnet(depth=14, width=4)], ids=["cnn", "resnet"])
-def test_one_step_of_convolutions_in_a_stack_is_that_of_their_single_run(model: s.Model, digits: Source) -> None:
+CONVOLUTIONS = {
+    "cnn": (s.Cnn(widths=[4, 8]), s.Reg()),
+    "groupnorm": (s.Cnn(widths=[4, 8]), s.Reg(groupnorm=s.GroupNorm(active=True, groups=2))),
+    "ghost batches": (s.Cnn(widths=[4, 8]), s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9))),
+    "dropout": (s.Cnn(widths=[4, 8]), s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3))),
+    "resnet": (s.Resnet(depth=14, width=4), s.Reg(batchnorm=s.BatchNorm(active=True))),
+    "resnet with dropout": (
+        s.Resnet(depth=8, width=4),
+        s.Reg(
+            batchnorm=s.BatchNorm(active=True),
+            dropout=s.Dropout(0.2),
+            spatial_dropout=s.SpatialDropout(0.3),
+            stochastic_depth=s.StochasticDepth(0.5),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "reg"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_one_step_of_convolutions_in_a_stack_is_that_of_their_single_run(
+    model: s.Model, reg: s.Reg, digits: Source
+) -> None:
     """Grouped convolutions round differently (oneDNN), so one step from equal state is compared."""
-    reg = s.Reg(batchnorm=s.BatchNorm(active=isinstance(model, s.Resnet)))
     runs = [make(model=model, reg=reg, optimizer=s.Sgd(lr=0.1), seed=i) for i in range(3)]
     splits = [split(digits, r.data, r.seeds) for r in runs]
 
@@ -165,7 +204,8 @@ def test_one_step_of_convolutions_in_a_stack_is_that_of_their_single_run(model: 
         chosen, own = [runs[i] for i in members], [splits[i] for i in members]
         stack = new_stack(chosen, Batches(digits, own, chosen, torch.device("cpu")))
         x, targets = stack.batches.train_batch(stack.batches.order(1)[:, :64], {})
-        stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, {})
+        streams = stack.mask_streams(1, batch_size=64, steps=1)
+        stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, streams)
         return stack.params.flat
 
     together = step([0, 1, 2])

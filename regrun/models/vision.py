@@ -83,16 +83,15 @@ class Network(Op):
         return {name: given[name] for name in names if given}
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
-        module, drops = self.module, on.training and on.masks is not None
+        module, drops = self.module, on.masks is not None
         for part in module.modules():  # without masks nothing is dropped, but batch norm sees the batch all the same
-            part.training = drops or (on.training and isinstance(part, _BatchNorm))
+            part.training = on.training if isinstance(part, _BatchNorm) else drops
         tensors = {name: on.params[name][0] for name, _ in module.named_parameters()}
         tensors |= {name: b[0] for name, b in on.buffers.items()}
         others = {name: b for name, b in module.named_buffers() if name not in tensors and b.dim()}  # no counts
         tensors |= {name: b.to(x.device) for name, b in others.items()}
         with torch.random.fork_rng([x.device] if x.is_cuda else []), _watched(self, on):
-            if drops:
-                assert on.masks is not None
+            if on.masks is not None:
                 torch.manual_seed(_seed(on.masks(self.name, 4)))
             with torch.autocast(x.device.type, on.dtype, enabled=on.dtype != torch.float32):
                 logits = torch.func.functional_call(module, tensors, (x[: on.rows],))
