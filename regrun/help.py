@@ -27,7 +27,7 @@ groups (GROUP=OPTION; reg takes a list, 'reg=[dropout,batchnorm]'):
 
 KEYS = """
 keys often changed:
-  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme
+  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme  model.name (torchvision)
   reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
   optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
   trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress

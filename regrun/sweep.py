@@ -134,8 +134,7 @@ def show_plan(command: Command) -> int:
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
     workers = choice.slots(command.launcher, runs)
     for stack in stacks(missing, workers=workers):
-        model = stack[0].job.settings.model
-        print(f"stack of {len(stack)}: {model.kind} {'x'.join(map(str, settings.hidden_layers(model)))}")
+        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}")
     print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
     return 0
 

@@ -20,7 +20,7 @@ from regrun.data.sources import Source
 from regrun.data.split import Split, split
 from regrun.errors import clip
 from regrun.prepare import Prepared, configure_torch, device_name
-from regrun.rows import LabelRow, Outcome, Provenance, Row
+from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
@@ -63,7 +63,7 @@ def train_into(
 def _write_epoch(folder: Path, news: list[Row]) -> None:
     for cls, name in TABLES.items():
         if own := [rows.values(row) for row in news if type(row) is cls]:
-            records.append(folder / name, rows.columns(cls), own, missing="")
+            records.append(folder / name, rows.columns(cls), own, missing="" if cls is CurveRow else "none")
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -116,6 +116,7 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
         "input.scale": own.scale,
         "input.fill": own.fill,
         "input.shape": torch.tensor(prepared.source.shape),
+        "output.size": torch.tensor(prepared.source.num_outputs),
     }
     if prepared.source.is_regression:
         inputs |= {"target.mean": own.target_mean.float(), "target.scale": own.target_scale.float()}

@@ -22,7 +22,8 @@ LAYERS = [
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
-    "models models.build models.export models.ops models.parameters optim",
+    "models models.attention models.build models.export models.mixture models.ops models.parameters models.vision "
+    "optim",
     "stack measure trainer audit",
     "display plots plan prepare reading",
     "writing collect effects effectsview pruning asktell",
