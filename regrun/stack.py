@@ -126,22 +126,38 @@ class Stack:
         for name, value in weights.items():
             tensors[name][replica] = value
 
-    def mask_streams(self, epoch: int, *, batch_size: int, steps: int) -> dict[str, MaskStream]:
-        """A stream of dropout masks for each place where some replica drops."""
+    def mask_streams(
+        self, time: int | str, *, batch_size: int, steps: int, purpose: str = "dropout", replicas: slice = ALL
+    ) -> dict[str, MaskStream]:
+        """A stream of dropout masks for each place where some replica drops. time: an epoch, or what the masks see."""
+        runs = self.runs[replicas]
         return {
             name: MaskStream(
-                [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
+                [generator(r.seeds.dropout or 0, purpose, name, time, device=self.device) for r in runs],
                 size=aligned(batch_size) * self.sizes[name],
                 steps=steps,
             )
             for name in self.rates
         }
 
-    def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
-        """Logits (R, B, K) of some replicas in eval mode: no dropout, running statistics. x: (R, B, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        replicas: slice = ALL,
+        meter: Meter | None = None,
+        streams: dict[str, MaskStream] | None = None,
+    ) -> Tensor:
+        """Logits (R, B, K) of some replicas in eval mode: running statistics, and no dropout. x: (R, B, D).
+
+        With `streams` of these replicas' masks, units are dropped as in training.
+        """
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
+            if streams is not None:
+                on.rates = {name: rates.some(replicas) for name, rates in self.rates.items()}
+                on.masks = _drawn_once(streams)
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:

@@ -39,6 +39,10 @@ class Rates:
         scale = 65536 / (65536 - counts.double())
         return cls((counts - 32768).to(torch.int16).to(device), scale.float().to(device))
 
+    def some(self, replicas: slice) -> "Rates":
+        """Those of some replicas."""
+        return Rates(self.threshold[replicas], self.scale[replicas])
+
 
 @dataclass
 class Pass:
@@ -252,13 +256,13 @@ class Activation(Op):
 
 @dataclass(frozen=True)
 class Dropout(Op):
-    """Dropout at a named place; `size` elements per example. Where no replica asks for it, nothing happens."""
+    """Dropout at a named place; `size` elements per example. Where the pass has no rates for it, nothing happens."""
 
     name: str
     size: int
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
-        if not on.training or self.name not in on.rates or on.masks is None:
+        if self.name not in on.rates or on.masks is None:
             on.keep(None)
             return x
         rates = on.rates[self.name]
