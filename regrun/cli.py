@@ -1,9 +1,11 @@
 """The command. The only place that turns an error into an exit code; it checks everything before anything starts."""
 
 import argparse
+import gc
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,9 +77,21 @@ def _dispatch(arguments: list[str]) -> int:
     return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs)
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Import without the garbage collector: it would look for garbage among all that stays, again and again (0.2 s)."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # forked workers share what is loaded
+        gc.enable()
+
+
 def _run(jobs: list["Job"]) -> int:
     """One run; one that diverged fails."""
-    from regrun import prepare, run  # torch is loaded here, when all settings are known to be right
+    with _loading():  # torch, now that all settings are known to be right
+        from regrun import prepare, run
 
     outcome = run.execute(*prepare.prepare(jobs))
     if outcome.status == "interrupted":
@@ -87,7 +101,8 @@ def _run(jobs: list["Job"]) -> int:
 
 def _audit(jobs: list["Job"], *, keep: bool) -> int:
     """A look at a run before training; kept where it is told a folder."""
-    from regrun import auditview, prepare
+    with _loading():
+        from regrun import auditview, prepare
 
     auditview.execute(*prepare.prepare(jobs), keep=keep)
     return 0
@@ -95,7 +110,8 @@ def _audit(jobs: list["Job"], *, keep: bool) -> int:
 
 def _sweep(command: "Command", *, dry_run: bool) -> int:
     """Every run of a sweep."""
-    from regrun import sweep
+    with _loading():
+        from regrun import sweep
 
     return sweep.show_plan(command) if dry_run else _code(sweep.execute(command))
 
@@ -119,7 +135,8 @@ def _verb(verb: str, *words: str) -> int:
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     root = _folder(verb, words if verb == "collect" else words[:1])
     if verb == "resume":
-        from regrun import sweep
+        with _loading():
+            from regrun import sweep
 
         return _code(sweep.resume(root, words[1:]))
     from regrun import effects

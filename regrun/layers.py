@@ -61,6 +61,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
+def output(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`linear` for a few outputs: (R, B, out) as a view of (R, out, B).
+
+    Taken that way round the product takes half the time for 10 classes, and a softmax wants them so.
+    """
+    if bias is None or weight.shape[1] == 1:
+        return linear(x, weight, bias)
+    return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2)).transpose(1, 2)
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """(R, B, K) x (R, K, N) -> (R, B, N), with the same bits for a replica alone and in company.
 

@@ -24,16 +24,19 @@ def smoothed_targets(targets: Tensor, num_classes: int, smoothing: Tensor) -> Te
 
 
 def cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean losses (R,) of (R, B, K) logits and (R, B) classes, and their gradients by the logits, (R, B, K)."""
+    """Mean losses (R,) of (R, B, K) logits and (R, B) classes, and their gradients by the logits.
+
+    The gradients are (R, B', K): B' is B with padding (`pad_rows`).
+    """
     log_p = _log_softmax(logits)
     by_log_p = torch.zeros_like(log_p).scatter_(1, targets.unsqueeze(1), -1 / targets.shape[1])
-    return _loss_and_gradient(log_p, by_log_p, rows=targets.shape[1])
+    return _loss_and_gradient(log_p, by_log_p)
 
 
 def soft_cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The same for target distributions (R, B, K)."""
     by_log_p = pad_rows(targets * (-1 / targets.shape[1]), dim=1).transpose(1, 2).contiguous()
-    return _loss_and_gradient(_log_softmax(logits), by_log_p, rows=targets.shape[1])
+    return _loss_and_gradient(_log_softmax(logits), by_log_p)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
@@ -49,11 +52,13 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return F.log_softmax(pad_rows(logits, dim=1).transpose(1, 2), 1)
 
 
-def _loss_and_gradient(log_p: Tensor, by_log_p: Tensor, *, rows: int) -> tuple[Tensor, Tensor]:
-    """From log-probabilities and the gradient by them, (R, K, B) each, to that by the logits: torch's own kernel."""
-    losses = (by_log_p * log_p).transpose(1, 2)[:, :rows].contiguous().sum((1, 2))
+def _loss_and_gradient(log_p: Tensor, by_log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """From log-probabilities and the gradient by them, (R, K, B) each, to that by the logits: torch's own kernel.
+
+    Both gradients are 0 in the padding.
+    """
     gradient: Tensor = torch.ops.aten._log_softmax_backward_data(by_log_p, log_p, 1, log_p.dtype)
-    return losses, gradient.transpose(1, 2)[:, :rows].contiguous()
+    return (by_log_p * log_p).sum((1, 2)), gradient.transpose(1, 2)
 
 
 def squared(error: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,7 +71,8 @@ class EpochReport:
     seconds: float
     examples: int
     lr: NDArray[np.float64]  # (S, R)
-    losses: Tensor  # (S, R) objective, on the CPU
+    losses: Tensor  # (R, S) objective, on the CPU
+    objective: list[float]  # its mean over the steps
     penalty: list[float]
     grad_norm: list[float]
     meter: Meter
@@ -164,8 +165,10 @@ def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: f
             break
         if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
             break
+    losses = losses[:taken].T.contiguous().cpu()
     return EpochReport(
-        losses=losses[:taken].cpu(),
+        losses=losses,
+        objective=losses.double().mean(1).tolist(),
         seconds=time.monotonic() - start,
         examples=updates[taken - 1][-1][1],
         lr=lr[:taken],
@@ -209,7 +212,7 @@ def _close_epoch(
         p.train.append(train[r])
         p.val.append(val[r])
         if report is not None:
-            p.step += len(report.losses)
+            p.step += report.losses.shape[1]
             p.lrs += [float(report.lr[0, r]), float(report.lr[-1, r])]
             _note_acted(p, {name: means[r] for name, means in acted.items()})
             if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
@@ -243,7 +246,7 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
         step=p.step,
         lr_first=p.lrs[-2],
         lr_last=p.lrs[-1],
-        objective=report.losses[:, r].double().mean().item(),
+        objective=report.objective[r],
         grad_norm=report.grad_norm[r],
         weight_norm=weight_norm,
         averaging_distance=distance,
@@ -255,11 +258,12 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
 
 def _has_diverged(p: Progress, report: EpochReport, r: int, score: Score) -> bool:
     """Note the first step whose loss was not finite; the last one, where only the weights it left are not."""
-    bad = (~report.losses[:, r].isfinite()).nonzero().flatten().tolist()
-    if not bad and math.isfinite(score.loss):
+    if math.isfinite(report.objective[r]) and math.isfinite(score.loss):
         return False
-    p.diverged_step = p.step + (bad[0] + 1 if bad else len(report.losses))
-    p.step += len(report.losses)
+    bad = (~report.losses[r].isfinite()).nonzero().flatten().tolist()
+    steps = report.losses.shape[1]
+    p.diverged_step = p.step + (bad[0] + 1 if bad else steps)
+    p.step += steps
     p.stop_reason = "diverged"
     return True
 

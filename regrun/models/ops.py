@@ -123,7 +123,7 @@ class Linear(Op):
     def forward(self, x: Tensor, on: Pass) -> Tensor:
         x, weight = x.to(on.dtype), on.params[f"{self.name}.weight"].to(on.dtype)
         bias = on.params[f"{self.name}.bias"].to(on.dtype) if self.bias else None
-        y = layers.linear(x, weight, bias)
+        y = (layers.output if self.start == "output" else layers.linear)(x, weight, bias)
         on.record(self.name, y)
         on.keep(x, weight)
         return y
