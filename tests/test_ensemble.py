@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import make, train_rows
 
 import regrun
-from regrun import collect, config, keeping, predictions, prepare, schedules
+from regrun import checks, collect, config, keeping, predictions, prepare, schedules
 from regrun import settings as s
 from regrun.cli import main
 from regrun.data.sources import load
@@ -270,6 +271,29 @@ def test_other_launchers_and_single_runs_keep_the_same_bytes(launcher: str) -> N
     assert files == {path.name: path.read_bytes() for path in Path("other/predictions").iterdir()}
     (alone,) = Path("alone/predictions").iterdir()
     assert files[alone.name] == alone.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "data", [s.Digits(), s.Sklearn(name="wine"), s.Sine(samples=300, normalize="standardize")], ids=lambda d: d.kind
+)
+def test_a_replica_predicts_the_bits_of_its_single_run(data: s.DataSet) -> None:
+    source, trainer = load(data), {"epochs": 4, "save": "predictions"}
+    runs = [make(data=data, optimizer=s.Adam(lr=(0.001, 0.01)[i % 2]), trainer=trainer, seed=i) for i in range(5)]
+    _, together = train_rows(runs, source)
+    for run, end in zip(runs, together, strict=True):
+        _, (alone,) = train_rows([run], source)
+        assert end.look is not None and alone.look is not None
+        assert end.look.epochs == alone.look.epochs == [end.outcome.best_epoch]
+        assert all(torch.equal(end.look.outputs[name], alone.look.outputs[name]) for name in ("val", "test"))
+
+
+def test_early_stopping_before_the_cycles_end_is_a_warning() -> None:
+    line = ["scheduler=cosine_restarts", "trainer.save=snapshots", "trainer.early_stopping.patience="]
+    texts = [
+        list(checks.warnings(config.jobs([*line[:2], line[2] + patience], multirun=False)[0].settings, 1000))
+        for patience in ("10", "null")
+    ]
+    assert [len(text) for text in texts] == [1, 0] and texts[0][0].startswith("trainer.save: early stopping may end")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kills a process and its children")

@@ -59,8 +59,13 @@ def test_a_rate_that_drops_nothing_gives_the_deterministic_figures(data: s.DataS
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": s.Mlp(depth=2, width=37)}, {"model": s.Mlp(depth=0)}, {"data": s.Sine(samples=300)}],
-    ids=["odd width", "linear", "regression"],
+    [
+        {"model": s.Mlp(depth=2, width=37)},
+        {"model": s.Mlp(depth=0)},
+        {"data": s.Sklearn(name="wine", normalize="standardize")},
+        {"data": s.Sine(samples=300)},
+    ],
+    ids=["odd width", "linear", "three classes", "regression"],
 )
 def test_a_replica_has_the_bits_of_its_single_run(changes: dict[str, Any]) -> None:
     source = load(changes.get("data", s.Digits()))
