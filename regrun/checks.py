@@ -7,6 +7,8 @@ itself is in `data_conflicts`.
 from collections.abc import Iterator
 
 from regrun.settings import (
+    WITH_MAPS,
+    WITH_SKIPS,
     Cnn,
     CosineRestarts,
     Csv,
@@ -21,8 +23,11 @@ from regrun.settings import (
     cycle_ends,
     example_shape,
     hidden_layers,
+    normalized_widths,
     requested,
 )
+
+NORMS = ("batchnorm", "layernorm", "groupnorm")
 
 
 def conflicts(run: Settings) -> Iterator[str]:
@@ -38,29 +43,63 @@ def conflicts(run: Settings) -> Iterator[str]:
 
 
 def _regularizer_conflicts(run: Settings) -> Iterator[str]:
-    reg, hidden = run.reg, hidden_layers(run.model)
-    if reg.batchnorm.active and reg.layernorm.active:
-        yield "reg: two norms at once, got batchnorm and layernorm; choose one"
-    rates = reg.dropout.rates
-    if rates is not None and len(rates) != len(hidden):
+    norms, hidden = [name for name in NORMS if getattr(run.reg, name).active], hidden_layers(run.model)
+    if len(norms) > 1:
+        yield f"reg: one norm at most, got {' and '.join(norms)}; choose one"
+    for name in norms:
+        if not hidden:
+            yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
+    if run.reg.groupnorm.active:
+        yield from _group_conflicts(run)
+    yield from _dropout_conflicts(run, len(hidden))
+
+
+def _dropout_conflicts(run: Settings, hidden: int) -> Iterator[str]:
+    dropout = run.reg.dropout
+    if dropout.rates is not None and len(dropout.rates) != hidden:
         yield (
-            f"reg.dropout.rates: must have one rate for each of {len(hidden)} hidden layers, got {len(rates)}; "
+            f"reg.dropout.rates: must have one rate for each of {hidden} hidden layers, got {len(dropout.rates)}; "
             "or use reg.dropout.rate"
         )
-    elif not hidden and reg.dropout.rate > 0:
+    elif not hidden and dropout.rate > 0:
         yield (
             "reg.dropout.rate: a model without hidden layers has nothing to drop, "
-            f"got {reg.dropout.rate}; choose another model, or reg.dropout.input_rate"
+            f"got {dropout.rate}; choose another model, or reg.dropout.input_rate"
         )
-    for name in ("batchnorm", "layernorm"):
-        if getattr(reg, name).active and not hidden:
-            yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
+    maps, depth, model = run.reg.spatial_dropout.rate, run.reg.stochastic_depth.rate, run.model
+    if maps > 0 and not isinstance(model, WITH_MAPS):
+        yield (
+            f"reg.spatial_dropout.rate: model={model.kind} has no feature maps to drop, got {maps}; "
+            "use reg.dropout, or model=cnn"
+        )
+    if depth > 0 and not isinstance(model, WITH_SKIPS):
+        yield (
+            f"reg.stochastic_depth.rate: model={model.kind} has no residual blocks to leave out, got {depth}; "
+            "use model=residual"
+        )
+
+
+def _group_conflicts(run: Settings) -> Iterator[str]:
+    """Groups must be of one size, and a dense layer's of two features or more: a single one is always 0."""
+    groups, widths = run.reg.groupnorm.groups, normalized_widths(run.model)
+    if uneven := [width for width in widths if width % groups]:
+        yield (
+            f"reg.groupnorm.groups: must divide the width of every layer, got {groups} for {uneven[0]}; "
+            "choose another, or other widths"
+        )
+    elif groups in widths and not isinstance(run.model, WITH_MAPS):
+        yield f"reg.groupnorm.groups: a group of one feature is always 0, got {groups} for {groups}; use fewer groups"
 
 
 def _model_conflicts(run: Settings) -> Iterator[str]:
     model = run.model
     if model.widths is not None and not model.widths and isinstance(model, Cnn | Residual):
         yield "model.widths: must have at least one width, got []; or set it to null"
+    if isinstance(model, Residual) and model.norm_position != "pre":
+        yield (
+            "model.norm_position: residual blocks are pre-activated, norms come before the activation, "
+            f"got {model.norm_position}; set it to pre"
+        )
 
 
 def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
@@ -96,7 +135,7 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
             "trainer.accumulate: reg.sam takes both of its gradients on one batch, "
             f"got {trainer.accumulate}; raise trainer.batch_size instead"
         )
-    if trainer.mc_dropout > 0 and "dropout" not in requested(run):
+    if trainer.mc_dropout > 0 and not {"dropout", "spatial_dropout", "stochastic_depth"} & set(requested(run)):
         yield f"trainer.mc_dropout: nothing drops here, got {trainer.mc_dropout}; add reg=dropout, or set it to 0"
     if trainer.save == "snapshots":
         yield from _snapshot_conflicts(run.scheduler, trainer.epochs)
@@ -178,6 +217,12 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
     ragged = train_size % run.trainer.batch_size
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"
+    ghost, batch = run.reg.batchnorm.ghost_batch, run.trainer.batch_size
+    if run.reg.batchnorm.active and ghost is not None and ghost >= batch:
+        yield (
+            f"reg.batchnorm.ghost_batch: ghost batches of {ghost} hold a whole batch of {batch}: "
+            "this is batchnorm without them"
+        )
     averaging, early = run.trainer.averaging, run.trainer.early_stopping
     if averaging.kind != "none" and averaging.start and (early.patience is not None or early.rule != "patience"):
         yield (

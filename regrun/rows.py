@@ -6,8 +6,11 @@ from typing import Any
 # What the regularizers measurably did, and what each figure means; columns `acted.<name>` of summary.csv.
 ACTED = {
     "dropout": "share of nonzero units that dropout zeroed in training",
+    "spatial_dropout": "share of feature maps that spatial dropout zeroed in training",
+    "stochastic_depth": "share of residual branches that stochastic depth left out in training, mean over blocks",
     "batchnorm": "norm layers that normalized val by their running statistics",
     "layernorm": "layer norms that ran",
+    "groupnorm": "group norms that ran",
     "weight_decay": "parameters that decayed",
     "l2": "mean of the l2 penalty over the measured steps",
     "l1": "mean of the l1 penalty over the measured steps",

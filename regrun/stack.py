@@ -14,7 +14,18 @@ from regrun.data.source import Source
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import Dropout, Op, Pass, Rates, Slot, run, run_back, walk
+from regrun.models.ops import (
+    Dropout,
+    Op,
+    Pass,
+    Rates,
+    Slot,
+    SpatialDropout,
+    StochasticDepth,
+    run,
+    run_back,
+    walk,
+)
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
@@ -29,6 +40,7 @@ UNDECAYED = {
     "bias": ("bias",),
     "none": (),
 }
+RATES = {"inverted": Rates.of, "classic": Rates.classic}
 Masks = Callable[[str, int], Tensor]
 Moments = tuple[Tensor, Tensor, Tensor]  # (R,) each: objective, penalty, gradient norm
 
@@ -72,10 +84,11 @@ class Stack:
         self.weights = self.params.flat[:, :end]
         self.decayed = self.params.stretches(self._is_decayed)
         self.rates = {
-            op.name: Rates.of(rates, self.device)
+            op.name: RATES[op.kind](rates, self.device)
             for op in walk(self.ops)
-            if isinstance(op, Dropout) and any(rates := [drop_rate(r, op.name) for r in self.runs])
+            if isinstance(op, Dropout) and any(rates := [drop_rate(r, op) for r in self.runs])
         }
+        self.means = {name: rates for name, rates in self.rates.items() if rates.mean is not None}
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
 
     def _is_decayed(self, slot: Slot) -> bool:
@@ -148,16 +161,15 @@ class Stack:
         meter: Meter | None = None,
         streams: dict[str, MaskStream] | None = None,
     ) -> Tensor:
-        """Logits (R, B, K) of some replicas in eval mode: running statistics, and no dropout. x: (R, B, D).
+        """Logits (R, B, K) of some replicas in eval mode: running statistics, nothing is drawn. x: (R, B, D).
 
-        With `streams` of these replicas' masks, units are dropped as in training.
+        With `streams` of these replicas' masks, units, maps and branches are dropped as in training.
         """
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
-            if streams is not None:
-                on.rates = {name: rates.some(replicas) for name, rates in self.rates.items()}
-                on.masks = _drawn_once(streams)
+            rates, on.masks = (on.rates, None) if streams is None else (self.rates, _drawn_once(streams))
+            on.rates = {name: own.some(replicas) for name, own in rates.items()}
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:
@@ -278,7 +290,7 @@ class Stack:
             if x.shape[1] > 1:
                 own = {name: torch.zeros_like(b) for name, b in self.buffers.items()}
                 with torch.no_grad():
-                    self._logits(x, self._pass(x, training=True, buffers=own))
+                    self._logits(x, self._pass(x, training=True, buffers=own, ghost=None))
                 sums = {name: total.add_(own[name], alpha=x.shape[1]) for name, total in sums.items()}
                 count += x.shape[1]
         scale = 1 / (count * self.runs[0].reg.batchnorm.momentum)
@@ -287,7 +299,13 @@ class Stack:
 
     def _pass(self, x: Tensor, **more: Any) -> Pass:
         dtype = torch.float32 if self.runs[0].trainer.precision == "float32" else torch.bfloat16
-        common = {"params": self.params.leaves, "buffers": self.buffers, "gradients": self.gradients}
+        common: dict[str, Any] = {
+            "params": self.params.leaves,
+            "buffers": self.buffers,
+            "gradients": self.gradients,
+            "rates": self.means,
+            "ghost": self.runs[0].reg.batchnorm.ghost_batch,
+        }
         return Pass(**(common | more), rows=x.shape[1], dtype=dtype)
 
     def _logits(self, x: Tensor, on: Pass) -> Tensor:
@@ -390,10 +408,14 @@ def error_of(run: Settings, source: Source) -> str | None:
     return "squared" if run.trainer.loss == "auto" else run.trainer.loss
 
 
-def drop_rate(run: Settings, place: str) -> float:
-    """The drop probability at a named place: "input", or "hidden1" and so on."""
-    dropout = run.reg.dropout
-    if place == "input":
-        return dropout.input_rate
-    index = int(place.removeprefix("hidden")) - 1
-    return dropout.rate if dropout.rates is None else dropout.rates[index]
+def drop_rate(run: Settings, op: Dropout) -> float:
+    """The drop probability of a run at an op, whose name is "input", or "hidden1" and so on."""
+    reg = run.reg
+    if isinstance(op, StochasticDepth):
+        return reg.stochastic_depth.rate * op.share
+    if isinstance(op, SpatialDropout):
+        return reg.spatial_dropout.rate
+    if op.name == "input":
+        return reg.dropout.input_rate
+    index = int(op.name.removeprefix("hidden")) - 1
+    return reg.dropout.rate if reg.dropout.rates is None else reg.dropout.rates[index]

@@ -100,6 +100,23 @@ def test_a_cnn_samples_in_a_stack_as_alone() -> None:
         assert end.outcome.test_loss_mc != end.outcome.test_loss_best
 
 
+@pytest.mark.parametrize(
+    ("model", "reg"),
+    [
+        (s.Cnn(widths=[4, 8]), s.Reg(spatial_dropout=s.SpatialDropout(rate=0.3))),
+        (s.Residual(depth=3, width=20), s.Reg(stochastic_depth=s.StochasticDepth(rate=0.5))),
+        (s.Mlp(depth=2, width=24), s.Reg(dropout=s.Dropout(rate=0.3, kind="classic"))),
+    ],
+    ids=["maps", "branches", "classic"],
+)
+def test_whatever_drops_in_training_is_sampled(model: s.Model, reg: s.Reg) -> None:
+    """The mean of 200 passes is near the deterministic pass, which takes the mean inside of the network."""
+    stack = stacked(sampled(1, model=model, reg=reg), load(s.Digits()))
+    (plain,), (mean,) = measure.evaluate(stack, "test"), measure.monte_carlo(stack, "test", 200)
+    assert mean.loss != plain.loss
+    assert mean.loss == pytest.approx(plain.loss, rel=0.05)
+
+
 def linear(samples: int, rate: float) -> tuple[Stack, torch.Tensor, torch.Tensor]:
     """A trained softmax regression on two inputs, its test inputs (1, B, 2) as it sees them, and targets (1, B)."""
     run = make(

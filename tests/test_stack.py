@@ -30,7 +30,7 @@ def eight(**changes: Any) -> list[s.Settings]:
             model=replace(model, init=s.Init(scheme=SCHEMES[i % 5], bias=("zeros", "torch")[i % 2])),
             reg=replace(
                 reg,
-                dropout=s.Dropout(rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
+                dropout=replace(reg.dropout, rate=(0.0, 0.2, 0.5)[i % 3], input_rate=(0.1, 0.0)[i % 2]),
                 weight_decay=replace(reg.weight_decay, value=(0.0, 0.1)[i % 2]),
                 label_smoothing=s.LabelSmoothing((0.1, 0.0, 0.0)[i % 3]),
                 l2=s.L2((0.0, 0.001)[i % 2]),
@@ -94,6 +94,23 @@ CASES = {
     "adadelta": {"optimizer": s.Adadelta()},
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "layernorm": {"reg": s.Reg(layernorm=s.LayerNorm(active=True))},
+    "groupnorm": {"reg": s.Reg(groupnorm=s.GroupNorm(active=True, groups=4))},
+    "norm after activation": {
+        "model": s.Mlp(depth=2, width=37, norm_position="post"),
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
+    },
+    "ghost batches": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=12))},
+    "odd ghost batches": {
+        "model": s.Mlp(widths=[37, 21]),
+        "batch_size": 33,
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=8)),
+        "trainer": {"averaging": AVERAGING},
+    },
+    "classic dropout": {"reg": s.Reg(dropout=s.Dropout(kind="classic"))},
+    "stochastic depth": {
+        "model": s.Residual(depth=3, width=20),
+        "cycled": {"stochastic_depth": (s.StochasticDepth(), s.StochasticDepth(0.2), s.StochasticDepth(0.7))},
+    },
     "proximal": {"reg": s.Reg(l1=s.L1(mode="proximal"))},
     "decay of all but norms": {
         "reg": s.Reg(batchnorm=s.BatchNorm(active=True), weight_decay=s.WeightDecay(exclude="norm"))
@@ -146,16 +163,26 @@ def test_a_diverged_replica_leaves_its_neighbours_as_they_are(digits: Source) ->
     assert ends[1].outcome == alone_ends[0].outcome
 
 
-def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(digits: Source) -> None:
+CNNS = {
+    "plain": s.Reg(),
+    "groupnorm": s.Reg(groupnorm=s.GroupNorm(active=True, groups=2)),
+    "ghost batches": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9)),
+    "dropout": s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3)),
+}
+
+
+@pytest.mark.parametrize("reg", CNNS.values(), ids=CNNS)
+def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(reg: s.Reg, digits: Source) -> None:
     """Grouped convolutions round differently (oneDNN), so one step from equal state is compared."""
-    runs = [make(model=s.Cnn(widths=[4, 8]), optimizer=s.Sgd(lr=0.1), seed=i) for i in range(3)]
+    runs = [make(model=s.Cnn(widths=[4, 8]), optimizer=s.Sgd(lr=0.1), reg=reg, seed=i) for i in range(3)]
     splits = [split(digits, r.data, r.seeds) for r in runs]
 
     def step(members: list[int]) -> torch.Tensor:
         chosen, own = [runs[i] for i in members], [splits[i] for i in members]
         stack = new_stack(chosen, Batches(digits, own, chosen, torch.device("cpu")))
         x, targets = stack.batches.train_batch(stack.batches.order(1)[:, :64], {})
-        stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, {})
+        streams = stack.mask_streams(1, batch_size=64, steps=1)
+        stack.step(x, targets, {"lr": torch.full((len(members), 1), 0.1)}, streams)
         return stack.params.flat
 
     together = step([0, 1, 2])

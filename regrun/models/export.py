@@ -62,6 +62,31 @@ class Residual(nn.Module):
         return y
 
 
+class ClassicDropout(nn.Module):
+    """Dropout as Srivastava et al. (2014) have it: no scaling in training, all times 1 - rate in evaluation."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand_like(x) >= self.rate) if self.training else x * (1 - self.rate)
+
+
+class StochasticDepth(nn.Module):
+    """In training, 0 for each example with probability `rate`, and 1 / (1 - rate) of the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.rate
+        return x * kept / (1 - self.rate)
+
+
 def export(network: tuple[ops.Op, ...], weights: dict[str, Tensor], rates: dict[str, float]) -> nn.Module:
     """The network in eval mode. rates: the drop probability of each place, for those who train on."""
     offset, scale = weights["input.offset"], weights["input.scale"]
@@ -99,10 +124,18 @@ def _module(op: ops.Op, weights: dict[str, Tensor], rates: dict[str, float], is_
         case ops.BatchNorm():
             norm = nn.BatchNorm2d if is_image else nn.BatchNorm1d
             return norm(op.width, eps=op.eps, momentum=op.momentum)
+        case ops.GroupNorm():
+            return nn.GroupNorm(op.groups, op.width, eps=op.eps)
         case ops.LayerNorm():
             return nn.GroupNorm(1, op.width, eps=op.eps) if is_image else nn.LayerNorm(op.width, eps=op.eps)
         case ops.Activation():
             return ACTIVATIONS[op.kind]()
+        case ops.StochasticDepth():
+            return StochasticDepth(rates[op.name])
+        case ops.SpatialDropout():
+            return nn.Dropout2d(rates[op.name])
+        case ops.Dropout(kind="classic"):
+            return ClassicDropout(ops.realized(rates[op.name]))
         case ops.Dropout():
             return nn.Dropout(rates[op.name])
         case ops.MaxPool():

@@ -139,8 +139,11 @@ def requested(settings: Settings) -> list[str]:
     reg = settings.reg
     active = {
         "dropout": reg.dropout.rate > 0 or any(reg.dropout.rates or []) or reg.dropout.input_rate > 0,
+        "spatial_dropout": reg.spatial_dropout.rate > 0,
+        "stochastic_depth": reg.stochastic_depth.rate > 0,
         "batchnorm": reg.batchnorm.active,
         "layernorm": reg.layernorm.active,
+        "groupnorm": reg.groupnorm.active,
         "weight_decay": bool(reg.weight_decay.value),
         "l2": reg.l2.value > 0,
         "l1": reg.l1.value > 0,

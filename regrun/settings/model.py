@@ -17,6 +17,7 @@ SCHEMES = (
     "zeros",
 )
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "gelu", "identity")
+NORM_POSITIONS = ("pre", "post")  # of a norm: before the activation, or right after it
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Mlp:
     width: int = number(128, "[1, 1000000]")
     widths: list[int] | None = number(None, "[1, 1000000]")
     activation: str = choice("relu", ACTIVATIONS)
+    norm_position: str = choice("pre", NORM_POSITIONS)
     init: Init = group(Init, stackable=True)
 
 
@@ -56,6 +58,7 @@ class Residual:
     width: int = number(128, "[1, 1000000]")
     widths: list[int] | None = number(None, "[1, 1000000]")
     activation: str = choice("relu", ACTIVATIONS)
+    norm_position: str = choice("pre", NORM_POSITIONS)
     zero_residual: bool = plain(False, stackable=True)
     init: Init = group(Init, stackable=True)
 
@@ -72,11 +75,14 @@ class Cnn:
     width: int = number(32, "[1, 100000]")
     widths: list[int] | None = number(None, "[1, 100000]")
     activation: str = choice("relu", ACTIVATIONS)
+    norm_position: str = choice("pre", NORM_POSITIONS)
     init: Init = group(Init, stackable=True)
 
 
 Model = Mlp | Residual | Cnn
 MODELS: dict[str, type] = {"mlp": Mlp, "residual": Residual, "cnn": Cnn}
+WITH_MAPS = (Cnn,)  # have feature maps
+WITH_SKIPS = (Residual,)  # have branches beside a skip
 
 
 def hidden_layers(model: Model) -> list[int]:
@@ -85,3 +91,8 @@ def hidden_layers(model: Model) -> list[int]:
         return list(model.widths)
     factor = 2 if isinstance(model, Cnn) else 1
     return [model.width * factor**i for i in range(model.depth)]
+
+
+def normalized_widths(model: Model) -> list[int]:
+    """The features or channels of each place where a norm may act."""
+    return [*hidden_layers(model), *([model.width] if isinstance(model, Residual) else [])]

@@ -7,20 +7,42 @@ from regrun.settings.fields import choice, group, number, plain
 
 @dataclass(frozen=True)
 class Dropout:
-    """Probability of zeroing a hidden unit: one `rate`, or one of `rates` per hidden layer; `input_rate` for inputs."""
+    """Probability of zeroing a hidden unit: one `rate`, or one of `rates` per hidden layer; `input_rate` for inputs.
+
+    `inverted` scales the survivors up in training; `classic` leaves them as they are, and evaluation scales all down.
+    """
 
     rate: float = number(0.0, "[0, 1)", stackable=True)
     rates: list[float] | None = number(None, "[0, 1)", stackable=True)
     input_rate: float = number(0.0, "[0, 1)", stackable=True)
+    kind: str = choice("inverted", ("inverted", "classic"))
+
+
+@dataclass(frozen=True)
+class SpatialDropout:
+    """Probability of zeroing a whole feature map after a convolution's activation, for each example."""
+
+    rate: float = number(0.0, "[0, 1)", stackable=True)
+
+
+@dataclass(frozen=True)
+class StochasticDepth:
+    """Probability of leaving out the last residual block, for each example; block l of L has l / L of it."""
+
+    rate: float = number(0.0, "[0, 1)", stackable=True)
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics."""
+    """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics.
+
+    `ghost_batch` is how many examples share their statistics in training; null for the whole batch.
+    """
 
     active: bool = plain(False)
     momentum: float = number(0.1, "(0, 1]")
     eps: float = number(1e-5, "(0, inf)")
+    ghost_batch: int | None = number(None, "[2, 1000000]")
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,15 @@ class LayerNorm:
     """Layer normalization over the features of each example."""
 
     active: bool = plain(False)
+    eps: float = number(1e-5, "(0, inf)")
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Normalization over each of `groups` groups of an example's features or channels; one each is instance norm."""
+
+    active: bool = plain(False)
+    groups: int = number(8, "[1, 1000000]")
     eps: float = number(1e-5, "(0, inf)")
 
 
@@ -104,8 +135,11 @@ class Reg:
     """Every regularizer, neutral unless asked for."""
 
     dropout: Dropout = group(Dropout)
+    spatial_dropout: SpatialDropout = group(SpatialDropout)
+    stochastic_depth: StochasticDepth = group(StochasticDepth)
     batchnorm: BatchNorm = group(BatchNorm)
     layernorm: LayerNorm = group(LayerNorm)
+    groupnorm: GroupNorm = group(GroupNorm)
     weight_decay: WeightDecay = group(WeightDecay)
     l2: L2 = group(L2)
     l1: L1 = group(L1)
