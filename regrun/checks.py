@@ -10,6 +10,7 @@ from regrun.settings import (
     WITH_MAPS,
     WITH_SKIPS,
     Cnn,
+    CosineRestarts,
     Csv,
     Data,
     DataSet,
@@ -23,6 +24,7 @@ from regrun.settings import (
     Table,
     Torchvision,
     Vit,
+    cycle_ends,
     example_shape,
     hidden_layers,
     normalized_widths,
@@ -182,8 +184,21 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
             "trainer.accumulate: reg.sam takes both of its gradients on one batch, "
             f"got {trainer.accumulate}; raise trainer.batch_size instead"
         )
+    if trainer.mc_dropout > 0 and not {"dropout", "spatial_dropout", "stochastic_depth"} & set(requested(run)):
+        yield f"trainer.mc_dropout: nothing drops here, got {trainer.mc_dropout}; add reg=dropout, or set it to 0"
+    if trainer.save == "snapshots":
+        yield from _snapshot_conflicts(run.scheduler, trainer.epochs)
     if trainer.device == "mps" and trainer.precision == "bfloat16":
         yield "trainer.precision: bfloat16 is for cpu and cuda here, got device mps; use float32"
+
+
+def _snapshot_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
+    if not isinstance(scheduler, CosineRestarts):
+        yield f"trainer.save: snapshots need cycles, got scheduler={scheduler.kind}; use scheduler=cosine_restarts"
+    elif scheduler.interval == "step":
+        yield "trainer.save: snapshots are of cycles of epochs, got scheduler.interval=step; use epoch"
+    elif not cycle_ends(scheduler, epochs):
+        yield f"scheduler.t_0: no cycle ends within {epochs} epochs, got {scheduler.t_0}; lower it, or train longer"
 
 
 def _scheduler_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
@@ -268,5 +283,7 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
             f"trainer.averaging: begins at {100 * averaging.start:g} % of the epochs; a run that early stopping ends "
             "before fails: set trainer.early_stopping={rule:patience,patience:null}"
         )
+    if run.trainer.save == "snapshots" and (early.patience is not None or early.rule != "patience"):
+        yield "trainer.save: early stopping may end a run before its cycles; set trainer.early_stopping.patience=null"
     if run.model.init.scheme in ("zeros", "constant"):
         yield f"model.init.scheme: {run.model.init.scheme} leaves a layer's units identical; it is for demonstration"

@@ -1,6 +1,8 @@
 """What is measured of a stack between epochs, in eval mode: losses, accuracies or R2, and the state of each layer."""
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,8 @@ from regrun.models.parameters import weighted
 from regrun.stack import Stack
 
 PROBE = 256  # training examples that the layers are measured on
+
+Forward = Callable[[Tensor], Tensor]  # inputs (R, B, D) -> logits or predictions (R, B, K)
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,55 @@ class Score:
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
     """Every replica's score on train, val or test, example by example of equal weight."""
-    groups = stack.groups(EVAL_BATCH)
+    meters = iter([meter])  # the first batch alone is measured
+    return _all_scores(stack, split, lambda group: lambda x: stack.forward(x, replicas=group, meter=next(meters, None)))
+
+
+def monte_carlo(stack: Stack, split: str, samples: int) -> list[Score]:
+    """The same of the mean of `samples` predictions with dropout on: Gal and Ghahramani 2016.
+
+    Classes: the mean of the probabilities. Norms take their running statistics; the masks are streams of their own.
+    """
+
+    def forward(group: slice) -> Forward:
+        streams = stack.mask_streams(split, batch_size=EVAL_BATCH, steps=samples, purpose="mc_dropout", replicas=group)
+
+        def mean(x: Tensor) -> Tensor:
+            drawn = (stack.forward(x, replicas=group, streams=streams) for _ in range(samples))
+            if stack.error is not None:
+                return functools.reduce(torch.add, drawn) / samples
+            return functools.reduce(_add_logs, map(objective.log_probabilities, drawn)) - math.log(samples)
+
+        return mean
+
+    return _all_scores(stack, split, forward)
+
+
+def _add_logs(a: Tensor, b: Tensor) -> Tensor:
+    """log(e^a + e^b), one replica after another: over all of them the last elements' bits would depend on R."""
+    return torch.stack([torch.logaddexp(own, other) for own, other in zip(a, b, strict=True)])
+
+
+def outputs(stack: Stack, split: str) -> list[Tensor]:
+    """Each replica's log-probabilities (N, K), or predictions (N, T) of standardized targets, on the CPU."""
+    log = objective.log_probabilities if stack.error is None else torch.clone
+    found: list[Tensor] = []
+    for group in stack.groups(EVAL_BATCH):
+        batches = stack.batches.eval_batches(split, group)
+        found += torch.cat([log(stack.forward(x, replicas=group)).cpu() for x, _ in batches], 1)
+    return found
+
+
+def _all_scores(stack: Stack, split: str, forward: Callable[[slice], Forward]) -> list[Score]:
+    """forward: what gives the logits of a group of replicas."""
     scores = _scores if stack.error is None else _regression_scores
-    return [score for group in groups for score in scores(stack, split, group, meter if group is groups[0] else None)]
+    return [score for group in stack.groups(EVAL_BATCH) for score in scores(stack, split, group, forward(group))]
 
 
-def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
+def _scores(stack: Stack, split: str, replicas: slice, forward: Forward) -> list[Score]:
     losses, hits, count = [], [], 0
     for x, targets in stack.batches.eval_batches(split, replicas):
-        logits = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None)
+        logits = forward(x)
         losses.append(objective.cross_entropy(logits, targets).sum(1))
         hits.append(_hits(logits, targets))
         count += targets.shape[1]
@@ -63,14 +107,14 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return (is_largest.mul_(ranks.unsqueeze(1)).amax(1) == ranks[0] - targets).sum(1)
 
 
-def _regression_scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
+def _regression_scores(stack: Stack, split: str, replicas: slice, forward: Forward) -> list[Score]:
     """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
 
     A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
     """
     losses, squares, count = [], [], 0
     for x, targets in stack.batches.eval_batches(split, replicas):
-        error = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None) - targets
+        error = forward(x) - targets
         error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
         losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
         squares.append(error.square().sum(2))

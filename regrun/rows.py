@@ -182,6 +182,14 @@ class Outcome:
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
     test_r2_best: float | None = optional("test R2 of the best epoch's weights")
     test_r2_last: float | None = optional("test R2 of the last weights")
+    val_loss_mc: float | None = optional(
+        "val loss of the mean of trainer.mc_dropout predictions with dropout, by the best epoch's weights; none without"
+    )
+    val_accuracy_mc: float | None = optional("val accuracy of the same")
+    val_r2_mc: float | None = optional("val R2 of the same")
+    test_loss_mc: float | None = optional("test loss of the same; part of the one look at test")
+    test_accuracy_mc: float | None = optional("test accuracy of the same")
+    test_r2_mc: float | None = optional("test R2 of the same")
     gap: float | None = optional("train minus val accuracy (or R2) at the best epoch")
     oscillation: float | None = optional(
         "deviation of train loss from a straight line over the last fifth of the epochs (at least 5), over its mean"
@@ -233,7 +241,34 @@ class TrialRow:
     value: float | None = column("best val figure that early stopping watches; pruned: the last; none if it has none")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow
+@dataclass(frozen=True)
+class EnsembleRow:
+    """What the mean prediction of some runs comes to on one split, beside the runs themselves (`regrun ensemble`)."""
+
+    split: str = column("val or test; test is what each run predicted in its one look")
+    members: int = column("predictions that are averaged: one of each run, or one of each snapshot")
+    left_out: int = column("runs of the setting that diverged, failed or have not ended")
+    loss_members: float | None = column("mean over members of their losses, as in summary.csv")
+    loss_best: float | None = column("loss of the best member, which val accuracy (or R2) and then val loss choose")
+    loss_ensemble: float | None = column(
+        "loss of the mean prediction: the mean of the probabilities for classes; none where members differ in val"
+    )
+    accuracy_members: float | None = column("mean over members of their accuracies; none for regression")
+    accuracy_best: float | None = column("accuracy of the best member")
+    accuracy_ensemble: float | None = column("accuracy of the mean prediction")
+    r2_members: float | None = column("mean over members of their R2; none for classes")
+    r2_best: float | None = column("R2 of the best member")
+    r2_ensemble: float | None = column("R2 of the mean prediction")
+    ece_members: float | None = column("mean over members of their expected calibration error, 15 bins")
+    ece_ensemble: float | None = column("expected calibration error of the mean of the probabilities")
+    disagreement: float | None = column("share of examples that two members class differently, mean over pairs")
+    e_av: float | None = column("mean over members of their mean squared error, in units of target_scale; regression")
+    e_com: float | None = column("mean squared error of the mean prediction: e_av - ambiguity")
+    ambiguity: float | None = column("mean squared distance of members from their mean prediction")
+    best_member: str | None = column("run_id of the best member, and @epoch where it is a snapshot")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

@@ -143,23 +143,37 @@ class Stack:
         for name, value in weights.items():
             tensors[name][replica] = value
 
-    def mask_streams(self, epoch: int, *, batch_size: int, steps: int) -> dict[str, MaskStream]:
-        """A stream of dropout masks for each place where some replica drops, or may drop."""
+    def mask_streams(
+        self, time: int | str, *, batch_size: int, steps: int, purpose: str = "dropout", replicas: slice = ALL
+    ) -> dict[str, MaskStream]:
+        """A stream of dropout masks for each place where some replica drops. time: an epoch, or what the masks see."""
+        runs = self.runs[replicas]
         return {
             name: MaskStream(
-                [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
+                [generator(r.seeds.dropout or 0, purpose, name, time, device=self.device) for r in runs],
                 size=aligned(batch_size) * size,
                 steps=steps,
             )
             for name, size in self.draws.items()
         }
 
-    def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
-        """Logits (R, B, K) of some replicas in eval mode: nothing is drawn, running statistics. x: (R, B, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        replicas: slice = ALL,
+        meter: Meter | None = None,
+        streams: dict[str, MaskStream] | None = None,
+    ) -> Tensor:
+        """Logits (R, B, K) of some replicas in eval mode: running statistics, nothing is drawn. x: (R, B, D).
+
+        With `streams` of these replicas' masks, units, maps and branches are dropped as in training.
+        """
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
-            on.rates = {name: rates.some(replicas) for name, rates in on.rates.items()}
+            rates, on.masks = (on.rates, None) if streams is None else (self.rates, _drawn_once(streams))
+            on.rates = {name: own.some(replicas) for name, own in rates.items()}
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:

@@ -153,6 +153,7 @@ CASES = {
         "trainer": {"averaging": AVERAGING, "accumulate": [2]},
         "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
     },
+    "mc_dropout": {"trainer": {"mc_dropout": [3]}},
     "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
     "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
     "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
