@@ -36,6 +36,7 @@ OF_IMAGES = (
     *("crop", "flip", "rotation", "randaugment", "trivialaugment", "jitter"),
     *("cutout", "erasing", "cutmix"),
 )
+DROPS = {"dropout", "spatial_dropout", "attention_dropout", "stochastic_depth"}
 NORMS = ("batchnorm", "layernorm", "groupnorm")
 IMAGE_MODELS = (Cnn, Resnet, Vit, Torchvision)
 
@@ -184,7 +185,7 @@ def _trainer_conflicts(run: Settings) -> Iterator[str]:
             "trainer.accumulate: reg.sam takes both of its gradients on one batch, "
             f"got {trainer.accumulate}; raise trainer.batch_size instead"
         )
-    if trainer.mc_dropout > 0 and not {"dropout", "spatial_dropout", "stochastic_depth"} & set(requested(run)):
+    if trainer.mc_dropout > 0 and not DROPS & set(requested(run)):
         yield f"trainer.mc_dropout: nothing drops here, got {trainer.mc_dropout}; add reg=dropout, or set it to 0"
     if trainer.save == "snapshots":
         yield from _snapshot_conflicts(run.scheduler, trainer.epochs)
