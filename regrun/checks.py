@@ -4,9 +4,12 @@ Each rule yields lines, `where: what is wrong, got VALUE; what to do`. A rule th
 itself is in `data_conflicts`.
 """
 
-from collections.abc import Iterator
+import functools
+import importlib.util
+from collections.abc import Iterator, Sequence
 
 from regrun.settings import (
+    TRACKERS,
     WITH_MAPS,
     WITH_SKIPS,
     Cnn,
@@ -51,6 +54,7 @@ def conflicts(run: Settings) -> Iterator[str]:
         yield from _shape_conflicts(run, shape)
     yield from _trainer_conflicts(run)
     yield from _scheduler_conflicts(run.scheduler, run.trainer.epochs)
+    yield from tracker_conflicts(run.trainer.trackers)
 
 
 def _regularizer_conflicts(run: Settings) -> Iterator[str]:
@@ -210,6 +214,18 @@ def _scheduler_conflicts(scheduler: Scheduler, epochs: int) -> Iterator[str]:
             f"scheduler.warmup: is less than half of one of {epochs} epochs, got {scheduler.warmup:g}; "
             "raise it, or use scheduler.interval=step"
         )
+
+
+def tracker_conflicts(names: Sequence[str]) -> Iterator[str]:
+    """Trackers whose packages are not installed."""
+    for name in names:
+        if not all(map(_is_installed, TRACKERS[name])):
+            yield f'trainer.trackers: {name} is not installed, got {name}; pip install "regrun[{name}]"'
+
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def file_conflicts(data: DataSet) -> Iterator[str]:

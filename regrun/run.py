@@ -3,7 +3,7 @@
 import time
 import traceback
 
-from regrun import display, plots, records, settings
+from regrun import display, plots, records, settings, tracking
 from regrun.config import to_yaml
 from regrun.errors import RegrunError
 from regrun.prepare import Prepared, device_name
@@ -22,6 +22,10 @@ def execute(prepared: Prepared) -> Outcome:
     def show(row: Row) -> None:
         for shown in views:
             shown.row(row)
+
+    def note(line: str) -> None:
+        for shown in views:
+            shown.note(line)
 
     for shown in views:
         shown.start(title(prepared), run.trainer.epochs)
@@ -46,6 +50,7 @@ def execute(prepared: Prepared) -> Outcome:
         records.replace(folder / "curves.png", plots.curves_png(folder))
     for shown in views:
         shown.finish(outcome, folder)
+    tracking.publish(folder, run.trainer.trackers, note)
     return outcome
 
 

@@ -26,7 +26,8 @@ LAYERS = [
     "optim",
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
-    "writing collect effects effectsview ensemble pruning asktell",
+    "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
+    "writing effects effectsview ensemble pruning asktell",
     "run standing sweepview ensembleview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
@@ -45,7 +46,7 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -48,6 +48,7 @@ WITHOUT_EFFECT = (
     "trainer.threads",
     "trainer.progress",
     "trainer.save",
+    "trainer.trackers",
     "data.root",
     "data.download",
     "data.cache",
