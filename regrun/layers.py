@@ -158,6 +158,8 @@ def ghost_sizes(rows: int, size: int | None) -> list[int]:
 
 def ghosts(x: Tensor, *, rows: int, size: int | None) -> list[tuple[Tensor, int]]:
     """(R, B, D) in ghost batches, and how many examples of each are real: the padding goes with the last one."""
+    if size is None:
+        return [(x, rows)]  # a split in one part shows in the step of a small network
     sizes = ghost_sizes(rows, size)
     return list(zip(x.split([*sizes[:-1], sizes[-1] + x.shape[1] - rows], 1), sizes, strict=True))
 
