@@ -16,6 +16,7 @@ from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
 from regrun.stack import Stack
 
+Moments = tuple[Tensor, Tensor]
 PROBE = 256  # training examples that the layers are measured on
 
 Forward = Callable[[Tensor], Tensor]  # inputs (R, B, D) -> logits or predictions (R, B, K)
@@ -136,6 +137,7 @@ class LayerState:
     grad_norm: float
     activation_rms: float
     across_example_std: float
+    mean_drift: float
     dead_fraction: float
     zero_fraction: float
 
@@ -150,23 +152,32 @@ def inspect(stack: Stack, outputs: dict[str, Tensor]) -> list[list[LayerState]]:
         weight, gradient = stack.params.leaves[f"{op.name}.weight"].detach(), gradients[f"{op.name}.weight"]
         kind = "conv" if isinstance(op, Conv) else "linear"
         outputs[op.name] = per_example(outputs[op.name].detach(), replicas=len(stack), rows=x.shape[1])
-        figures = _figures(weight, gradient, outputs[op.name])
+        moments, before = _moments(outputs[op.name]), stack.moments.get(op.name)
+        stack.moments[op.name] = moments
+        figures = _figures(weight, gradient, outputs[op.name], moments, before or moments)
         for replica, row in enumerate(figures.tolist()):
             states[replica].append(LayerState(op.name, kind, *row))
     return states
 
 
-def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
-    """(R, 7) in the order of LayerState. output: (R, B, D)."""
+def _moments(output: Tensor) -> Moments:
+    """(R, B, D) -> (R, D) means over examples and (R,) standard deviations across them, root mean square over units."""
+    a = output.float()
+    mean = a.mean(1)
+    return mean, _rms(a - mean.unsqueeze(1))  # two passes by hand: torch's one-pass var takes five times as long
+
+
+def _figures(weight: Tensor, gradient: Tensor, output: Tensor, moments: Moments, before: Moments) -> Tensor:
+    """(R, 8) in the order of LayerState. output: (R, B, D); its moments, and those at the last look."""
     a, w = output.float(), weight.flatten(1)
     zeros = torch.eq(a, 0, out=torch.empty_like(a)).sum(1)  # 0 or 1 as floats: bools take three times as long
-    # Two passes by hand: torch's one-pass var takes five times as long.
     columns = [
         w.norm(dim=1),
         _rms(w - w.mean(1, keepdim=True)),
         gradient.flatten(1).norm(dim=1),
         _rms(a),
-        _rms(a - a.mean(1, keepdim=True)),
+        moments[1],
+        _rms(moments[0] - before[0]) / before[1].clamp(min=torch.finfo(torch.float32).tiny),
         (zeros == a.shape[1]).float().mean(1),
         zeros.mean(1) / a.shape[1],
     ]

@@ -103,6 +103,10 @@ class LayerRow:
     grad_norm: float = column("norm of the loss's gradient by the weights, on the measured examples")
     activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")
+    mean_drift: float = column(
+        "change of the units' mean outputs since the row before, root mean square over units, as a multiple of "
+        "across_example_std then; 0 at epoch 0"
+    )
     dead_fraction: float = column("share of units that are 0 for every measured example")
     zero_fraction: float = column("share of outputs that are exactly 0")
 

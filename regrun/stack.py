@@ -61,6 +61,7 @@ class Stack:
         self.runs, self.batches, self.device = list(runs), batches, batches.device
         self.ops, self.num_classes, self.error = ops, batches.source.num_classes, error_of(runs[0], batches.source)
         self.params, self.buffers, self.state = params, buffers, state
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}  # of each layer's outputs when it was last measured
         self._bind()
 
     def _bind(self) -> None:
@@ -130,6 +131,7 @@ class Stack:
         self.params = self.params.with_flat(_moved_up(self.params.flat, members))
         self.buffers = {name: _moved_up(b, members) for name, b in self.buffers.items()}
         self.state = {name: _moved_up(t, members) for name, t in self.state.items()}
+        self.moments = {name: (mean[members], std[members]) for name, (mean, std) in self.moments.items()}
         self._bind()
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ TEXT = (Path(__file__).parents[1] / "conf" / "TECHNIQUES.md").read_text(encoding
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in TEXT.splitlines() if line.startswith("| ")]
 TECHNIQUES = [row for row in ROWS if row[0] != "technique"]
 WORDS = {word for row in TECHNIQUES for cell in row for word in re.findall(r"`([^`]+)`", cell)}
-NAMED = {word.split("=", 1)[-1] for word in WORDS}
+NAMED = {word.split()[0].split("=")[-1] for word in WORDS}
 
 
 def test_every_row_has_its_five_cells() -> None:
