@@ -38,6 +38,7 @@ from regrun.space import Optuna, Search, explore
 
 CONFIG_NAME = "config"
 LONGEST_KEY = 200
+LONGEST_CHOICE = 210  # of a line that lists options
 HYDRA_KEYS = (
     "hydra.run.dir",
     "hydra.sweep",
@@ -299,10 +300,10 @@ class _Composer:
         names = value if isinstance(value, list) else [value]
         unknown = [n for n in names if options and n is not None and str(n) not in options]
         for name in unknown if not override.is_delete() else []:
-            self.problems.append(
-                f"{override.key_or_group}: no such option, got {clip(str(name))!r}; "
-                f"{nearest(str(name), options)}choose from {', '.join(options)}"
-            )
+            line = f"{override.key_or_group}: no such option, got {clip(str(name))!r}; {nearest(str(name), options)}"
+            choice = f"choose from {', '.join(options)}"
+            fits = len(line + choice) <= LONGEST_CHOICE
+            self.problems.append(line + (choice if fits else "regrun --help lists them"))
         return override.is_delete() or not unknown
 
     def _set(self, cfg: DictConfig, override: Override) -> None:

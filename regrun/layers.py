@@ -6,6 +6,7 @@ Where a function has a `_backward` beside it, that one is what `models.ops` uses
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, lambda g, y, x: _aten.tanh_backward(g, y)),
     "sigmoid": Activation(torch.sigmoid, lambda g, y, x: _aten.sigmoid_backward(g, y)),
     "gelu": Activation(F.gelu, lambda g, y, x: _aten.gelu_backward(g, x)),
+    "silu": Activation(F.silu, lambda g, y, x: _aten.silu_backward(g, x)),
+    "elu": Activation(F.elu, lambda g, y, x: _aten.elu_backward(g, 1.0, 1.0, 1.0, False, x)),
     "identity": Activation(lambda x: x, lambda g, y, x: g),
 }
 
@@ -79,11 +82,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b) if b.shape[2] > 1 else torch.bmm(a, b.expand(-1, -1, 2).contiguous())[..., :1].contiguous()
 
 
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """3 x 3 convolution, stride 1, same size. x: (B, R * C, H, W), weight: (R, out, C, 3, 3), bias: (R, out)."""
-    replicas = weight.shape[0]
-    flat_bias = None if bias is None else bias.flatten()
-    return F.conv2d(x, weight.flatten(0, 1), flat_bias, padding=weight.shape[-1] // 2, groups=replicas)
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
+    """Convolution, at stride 1 of the same size. x: (B, R * C, H, W), weight: (R, out, C, k, k), bias: (R, out)."""
+    flat_bias, padding = None if bias is None else bias.flatten(), weight.shape[-1] // 2
+    return F.conv2d(x, weight.flatten(0, 1), flat_bias, stride=stride, padding=padding, groups=weight.shape[0])
+
+
+def widen(x: Tensor, channels: int, more: int) -> Tensor:
+    """(B, R * channels, H, W) -> (B, R * (channels + more), H / 2, W / 2): every other pixel, zeros behind."""
+    thin = x[:, :, ::2, ::2].unflatten(1, (-1, channels))
+    return F.pad(thin, (0, 0, 0, 0, 0, more)).flatten(1, 2)
 
 
 def dropout(x: Tensor, threshold: Tensor, scale: Tensor, mask: Tensor) -> Tensor:
@@ -114,22 +122,51 @@ def batch_norm(
     training: bool,
     momentum: float,
     eps: float,
+    ghost: int | None = None,
 ) -> Tensor:
     """Batch normalization (Ioffe and Szegedy 2015) over the batch, and over space for images.
 
     x: (R, B, D) or (B, R * C, H, W), of which the first `rows` examples are real; gain, shift, running_mean,
     running_var: (R, D) or (R, C). In training the biased variance of the batch normalizes, and the running
     statistics move towards the batch's mean and unbiased variance by `momentum` (torch's convention: the
-    weight of the new batch).
+    weight of the new batch). With `ghost`, one after another of its parts is such a batch (`ghosts`).
     """
+    ghost = ghost if training else None
     if x.dim() == 4:
         running = (running_mean.view(-1), running_var.view(-1))
         affine = (gain.flatten(), shift.flatten())
-        return pad_rows(F.batch_norm(x[:rows], *running, *affine, training, momentum, eps), dim=0)
-    normal, _ = batch_standardize(
-        x, running_mean, running_var, rows=rows, training=training, momentum=momentum, eps=eps
-    )
-    return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
+        images = x[:rows].split(ghost_sizes(rows, ghost))
+        normal = [F.batch_norm(part, *running, *affine, training, momentum, eps) for part in images]
+        return pad_rows(joined(normal, dim=0), dim=0)
+    how: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps}
+    normal = [
+        batch_standardize(part, running_mean, running_var, rows=size, **how)[0]
+        for part, size in ghosts(x, rows=rows, size=ghost)
+    ]
+    return torch.addcmul(shift.unsqueeze(1), joined(normal, dim=1), gain.unsqueeze(1))
+
+
+def ghost_sizes(rows: int, size: int | None) -> list[int]:
+    """The examples of each ghost batch (Hoffer et al. 2017): `size`, and what is left; None for one batch of all.
+
+    A single example that is left joins the last ghost batch, as it has no variance of its own.
+    """
+    full, rest = divmod(rows, size or rows)
+    sizes = [size or rows] * full + [rest] * (rest > 0)
+    return [*sizes[:-2], sizes[-2] + 1] if full and rest == 1 else sizes
+
+
+def ghosts(x: Tensor, *, rows: int, size: int | None) -> list[tuple[Tensor, int]]:
+    """(R, B, D) in ghost batches, and how many examples of each are real: the padding goes with the last one."""
+    if size is None:
+        return [(x, rows)]  # a split in one part shows in the step of a small network
+    sizes = ghost_sizes(rows, size)
+    return list(zip(x.split([*sizes[:-1], sizes[-1] + x.shape[1] - rows], 1), sizes, strict=True))
+
+
+def joined(parts: list[Tensor], *, dim: int) -> Tensor:
+    """The parts as one tensor, without a copy where there is only one."""
+    return torch.cat(parts, dim) if len(parts) > 1 else parts[0]
 
 
 def batch_standardize(
@@ -176,16 +213,17 @@ def batch_norm_backward(
     return by_x, by_gain, by_shift
 
 
-def layer_norm(x: Tensor, gain: Tensor, shift: Tensor, *, eps: float) -> Tensor:
-    """Layer normalization (Ba et al. 2016) over the features of each example; for images over C, H and W.
+def group_norm(x: Tensor, gain: Tensor, shift: Tensor, *, groups: int, eps: float) -> Tensor:
+    """Group normalization (Wu and He 2018) of each example: neighbouring features or channels share their statistics.
 
-    x: (R, B, D) with gain, shift (R, D), or (B, R * C, H, W) with (R, C): one gain per channel, as
-    GroupNorm with one group.
+    x: (R, B, D) with gain, shift (R, D), or (B, R * C, H, W) with (R, C). One group is layer normalization (Ba et
+    al. 2016; for images over C, H and W), as many as channels instance normalization (Ulyanov et al. 2016).
     """
     if x.dim() == 4:
-        return F.group_norm(x, gain.shape[0], gain.flatten(), shift.flatten(), eps=eps)
-    normal, _, _ = torch.native_layer_norm(x, x.shape[2:], None, None, eps)
-    return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
+        return F.group_norm(x, groups * gain.shape[0], gain.flatten(), shift.flatten(), eps=eps)
+    grouped = x.unflatten(2, (groups, -1))
+    normal, _, _ = torch.native_layer_norm(grouped, grouped.shape[3:], None, None, eps)
+    return torch.addcmul(shift.unsqueeze(1), normal.flatten(2), gain.unsqueeze(1))
 
 
 def to_image(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -198,3 +236,12 @@ def to_image(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def to_features(x: Tensor, replicas: int) -> Tensor:
     """(B, R * C, H, W) -> (R, B, C * H * W)."""
     return x.reshape(x.shape[0], replicas, -1).transpose(0, 1)
+
+
+def per_example(x: Tensor, *, replicas: int, rows: int) -> Tensor:
+    """A layer's output -> (R, rows, features) of the examples that are real; positions and tokens are features.
+
+    x: (B, R * C, H, W), (R, B, D) or (R, B * N, D) for N tokens an example, B padded.
+    """
+    dense = to_features(x, replicas) if x.dim() == 4 else x.reshape(replicas, aligned(rows), -1)
+    return dense[:, :rows]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import NEEDS
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -36,6 +37,9 @@ LINES = [
     "reg=[dropout,dropout]",
     "reg=[dropout,batchnorm,weight_decay]",
     "reg=[layernorm,l1,l2,label_smoothing,noise,crop,flip]",
+    "reg=[rotation,randaugment,trivialaugment,jitter,cutout,erasing,mixup,cutmix] reg.randaugment.magnitude=5",
+    "reg=[batchnorm,stochastic_depth] model=residual reg.batchnorm.ghost_batch=16 reg.dropout.kind=classic",
+    "reg=[groupnorm,spatial_dropout] model=cnn_small model.norm_position=post reg.groupnorm.groups=16",
     "reg.dropout.rate=0.7 reg=dropout",
     "reg={dropout:{rate:0.3}}",
     "reg.dropout.rates=[0.5,0.3,0,0,0,0,0,0.1]",
@@ -98,6 +102,11 @@ REFUSED = [
 ]
 
 
+def chosen(group: str, option: str) -> str:
+    """The line that chooses an option, and what it needs."""
+    return " ".join([f"{group}={option}", *NEEDS.get(option, [])])
+
+
 def words(line: str) -> list[str]:
     """The overrides of a line; a blank inside quotes parts none."""
     return re.findall(r"(?:'[^']*'|\"[^\"]*\"|\S)+", line)
@@ -155,7 +164,7 @@ def test_glob_sweeps_over_the_options_of_a_group() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_into_a_known_kind(group: str, option: str) -> None:
-    run = one(f"{group}={option}")
+    run = one(chosen(group, option))
     for name, kinds in s.KINDS.items():
         node = getattr(run, name)
         assert type(node) is kinds[node.kind]
@@ -163,7 +172,7 @@ def test_every_option_composes_into_a_known_kind(group: str, option: str) -> Non
 
 @pytest.mark.parametrize("group", s.KINDS)
 def test_every_kind_has_an_option(group: str) -> None:
-    kinds = {getattr(one(f"{group}={option}"), group).kind for g, option in OPTIONS if g == group}
+    kinds = {getattr(one(chosen(group, option)), group).kind for g, option in OPTIONS if g == group}
     assert kinds == set(s.KINDS[group])
 
 
@@ -172,7 +181,7 @@ def test_a_reg_option_writes_its_own_key_alone(option: str) -> None:
     written = yaml.safe_load((conf_dir() / "reg" / f"{option}.yaml").read_text(encoding="utf-8"))
     own = [] if option == "none" else [option]
     assert list(written or {}) == own
-    assert s.requested(one(f"reg={option}")) == own
+    assert s.requested(one(chosen("reg", option))) == own
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["dropout", "batchnorm", "l1"])))
@@ -211,7 +220,7 @@ def test_a_purposes_seed_is_the_runs_unless_given() -> None:
 
 
 def test_columns_are_the_flat_names_of_every_option() -> None:
-    flat = [list(s.flatten(one(f"{group}={option}"))) for group, option in OPTIONS]
+    flat = [list(s.flatten(one(chosen(group, option)))) for group, option in OPTIONS]
     assert set(s.columns()) == {name for names in flat for name in names if not name.startswith("sweep.")}
     assert len(s.columns()) == len(set(s.columns()))
 
@@ -219,7 +228,7 @@ def test_columns_are_the_flat_names_of_every_option() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *(f"{group}={option}" for group, option in OPTIONS),
+        *(chosen(group, option) for group, option in OPTIONS),
         "optimizer.lr=1e-5 reg.noise.std=0.30000000000000004 reg.l2.value=5e-324 reg.l1.value=1e+30",
         "model.widths=[75,45] reg.dropout.rates=[0,1e-7] seed=123456789012345678901234567890",
         *(f"data=mnist data.root={root}" for root in ("'null'", "'1e3'", "'yes'", "'a: b #c'", "'ключ'", "''", "' '")),

@@ -1,5 +1,7 @@
 """Layers with a replica axis: each replica is torch's own layer, and the closed forms of the lectures hold."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,20 +91,96 @@ def test_dropout_of_images_gives_each_replica_what_it_gets_alone() -> None:
         assert torch.equal(replica(together, r), dropped(replica(images, r), slice(r, r + 1)))
 
 
+def test_spatial_dropout_drops_whole_maps_and_gives_each_replica_what_it_gets_alone() -> None:
+    """Each of an example's maps is 0, or its values times 1 / (1 - rate); also beside dropout of elements."""
+    n, rates = 512, [0.25, 0.0, 0.5]
+    images, op = normal(n, R * C, SIDE, SIDE).abs() + 1, ops.SpatialDropout("maps1", C)
+    masks = MaskStream([generator(r, "dropout") for r in range(R)], size=n * C, steps=1).next(n * C)
+
+    def dropped(x: Tensor, chosen: slice) -> Tensor:
+        at = {"maps1": ops.Rates.of(rates[chosen], x.device)}
+        return op.forward(x, ops.Pass({}, {}, n, training=True, rates=at, masks=lambda *_: masks[chosen]))
+
+    together = dropped(images, slice(0, R))
+    for r, rate in enumerate(rates):
+        own, before = replica(together, r), replica(images, r)
+        is_kept = (own != 0).flatten(2).float().mean(2)
+        assert set(is_kept.unique().tolist()) <= {0.0, 1.0}
+        assert_close(own, before * is_kept[:, :, None, None] / (1 - rate))
+        assert abs(is_kept.mean().item() - (1 - rate)) <= 4 * (rate * (1 - rate) / is_kept.numel()) ** 0.5
+        assert torch.equal(own, dropped(before, slice(r, r + 1)))
+
+
+def test_stochastic_depth_leaves_out_a_branch_for_some_examples_and_scales_it_for_the_others() -> None:
+    n, rates = 4096, [0.25, 0.0, 0.5]
+    at = {"skip1": ops.Rates.of(rates, torch.device("cpu"))}
+    masks = MaskStream([generator(r, "dropout") for r in range(R)], size=n, steps=1).next(n)
+    branch = ops.Skip((ops.Activation("identity"), ops.StochasticDepth("skip1", 1)))
+    x = normal(R, n, D)
+    y = branch.forward(x, ops.Pass({}, {}, n, training=True, rates=at, masks=lambda *_: masks))
+    assert torch.equal(branch.forward(x, ops.Pass({}, {}, n, training=False)), x + x)
+    for r, rate in enumerate(rates):
+        is_kept = (y[r] != x[r]).all(1)
+        assert_close(y[r], torch.where(is_kept.unsqueeze(1), x[r] + x[r] / (1 - rate), x[r]))
+        assert abs(is_kept.float().mean().item() - (1 - rate)) <= 4 * (rate * (1 - rate) / n) ** 0.5
+
+
+@pytest.mark.parametrize("shape", [(R, 16, D), (16, R * C, SIDE, SIDE)], ids=["features", "images"])
+def test_classic_dropout_leaves_survivors_as_they_are_and_evaluates_to_1_minus_rate(shape: tuple[int, ...]) -> None:
+    """So that evaluation is the mean over all masks, as inverted dropout's is (Srivastava et al. 2014)."""
+    x, rates = normal(*shape).abs() + 1, [0.25, 0.0, 0.5]
+    at = {"hidden1": ops.Rates.classic(rates, x.device)}
+    op, size = ops.Dropout("hidden1", x.numel() // R // 16), x.numel() // R
+    masks = MaskStream([generator(r, "dropout") for r in range(R)], size=size, steps=1).next(size)
+    trained = op.forward(x, ops.Pass({}, {}, 16, training=True, rates=at, masks=lambda *_: masks))
+    tested = op.forward(x, ops.Pass({}, {}, 16, training=False, rates=at))
+    for r, rate in enumerate(rates):
+        own, before, after = (t[r] if len(shape) == 3 else replica(t, r) for t in (trained, x, tested))
+        assert torch.equal(own, before * (own != 0))
+        assert bool((own == 0).any()) == (rate > 0)
+        assert torch.equal(after, before * (1 - rate))  # the realized rates are these
+
+
+def test_classic_dropout_is_exact_over_all_masks() -> None:
+    masks = torch.arange(-32768, 32768).to(torch.int16).view(1, -1, 1)
+    at = ops.Rates.classic([1 / 3], masks.device)
+    y = layers.dropout(torch.ones(masks.shape), at.threshold.unsqueeze(2), at.scale.unsqueeze(2), masks)
+    assert at.mean is not None and y.double().mean().item() == at.mean.item() == 1 - ops.realized(1 / 3)
+
+
 def test_dropout_does_nothing_in_evaluation() -> None:
     x, at = normal(2, 16, D), {"input": ops.Rates.of([0.5, 0.9], torch.device("cpu"))}
     assert ops.Dropout("input", D).forward(x, ops.Pass({}, {}, 16, training=False, rates=at)) is x
 
 
-@pytest.mark.parametrize("rows", [2, 16, 33])
-def test_batch_norm_of_features_equals_torch(rows: int) -> None:
+# Examples, what a ghost batch has, and the ghost batches: what is left is one, or with a single example joins the last.
+GHOSTS = pytest.mark.parametrize(
+    ("rows", "ghost", "sizes"),
+    [
+        (2, None, [2]),
+        (16, None, [16]),
+        (33, None, [33]),
+        (16, 8, [8, 8]),
+        (29, 8, [8, 8, 8, 5]),
+        (33, 8, [8, 8, 8, 9]),
+        (9, 8, [9]),
+        (17, 100, [17]),
+    ],
+)
+
+
+@GHOSTS
+def test_batch_norm_of_features_equals_torchs_on_each_ghost_batch(
+    rows: int, ghost: int | None, sizes: list[int]
+) -> None:
     """Outputs, running statistics and every gradient, of each replica, with rows of padding."""
     x = normal(R, rows, D, seed=1).mul(3).add(2)
     padded = layers.pad_rows(x, dim=1).requires_grad_()
     (gain, shift), (mean, var) = affine(D), statistics(D)
     weighting = normal(R, rows, D, seed=2)
     before = mean.clone(), var.clone()
-    y = layers.batch_norm(padded, gain, shift, mean, var, rows=rows, training=True, momentum=0.3, eps=EPS)[:, :rows]
+    how: dict[str, Any] = {"rows": rows, "training": True, "momentum": 0.3, "eps": EPS, "ghost": ghost}
+    y = layers.batch_norm(padded, gain, shift, mean, var, **how)[:, :rows]
     gradients = grad((y * weighting).sum(), [padded, gain, shift])
     for r in range(R):
         own, norm = x[r].clone().requires_grad_(), nn.BatchNorm1d(D, EPS, momentum=0.3)
@@ -110,7 +188,7 @@ def test_batch_norm_of_features_equals_torch(rows: int) -> None:
             {"weight": gain[r], "bias": shift[r], "running_mean": before[0][r], "running_var": before[1][r]},
             strict=False,
         )
-        z = norm(own)
+        z = torch.cat([norm(part) for part in own.split(sizes)])
         reference = grad((z * weighting[r]).sum(), [own, norm.weight, norm.bias])
         assert_close(y[r], z, rtol=1e-5, atol=2e-5)
         assert_close(mean[r], norm.running_mean)
@@ -121,15 +199,16 @@ def test_batch_norm_of_features_equals_torch(rows: int) -> None:
     assert not gradients[0][:, rows:].any()
 
 
-@pytest.mark.parametrize("rows", [2, 16, 33])
-def test_batch_norm_of_images_equals_torch(rows: int) -> None:
+@GHOSTS
+def test_batch_norm_of_images_equals_torchs_on_each_ghost_batch(rows: int, ghost: int | None, sizes: list[int]) -> None:
     """Outputs, running statistics and every gradient, of each replica, with rows of padding."""
     x = normal(rows, R * C, SIDE, SIDE, seed=1).mul(3).add(2)
     padded = layers.pad_rows(x, dim=0).requires_grad_()
     (gain, shift), (mean, var) = affine(C), statistics(C)
     weighting = normal(rows, R * C, SIDE, SIDE, seed=2)
     before = mean.clone(), var.clone()
-    y = layers.batch_norm(padded, gain, shift, mean, var, rows=rows, training=True, momentum=0.3, eps=EPS)[:rows]
+    how: dict[str, Any] = {"rows": rows, "training": True, "momentum": 0.3, "eps": EPS, "ghost": ghost}
+    y = layers.batch_norm(padded, gain, shift, mean, var, **how)[:rows]
     gradients = grad((y * weighting).sum(), [padded, gain, shift])
     for r in range(R):
         own, norm = replica(x, r).clone().requires_grad_(), nn.BatchNorm2d(C, EPS, momentum=0.3)
@@ -137,7 +216,7 @@ def test_batch_norm_of_images_equals_torch(rows: int) -> None:
             {"weight": gain[r], "bias": shift[r], "running_mean": before[0][r], "running_var": before[1][r]},
             strict=False,
         )
-        z = norm(own)
+        z = torch.cat([norm(part) for part in own.split(sizes)])
         reference = grad((z * replica(weighting, r)).sum(), [own, norm.weight, norm.bias])
         assert_close(replica(y, r), z, rtol=1e-5, atol=1e-5)
         assert_close(mean[r], norm.running_mean)
@@ -217,7 +296,7 @@ def test_batch_norm_undoes_the_scale_of_the_weights_and_divides_their_gradient_b
 def test_layer_norm_of_features_equals_torch() -> None:
     x, weighting = normal(R, 16, D).mul(3).add(2).requires_grad_(), normal(R, 16, D, seed=2)
     gain, shift = affine(D)
-    y = layers.layer_norm(x, gain, shift, eps=EPS)
+    y = layers.group_norm(x, gain, shift, groups=1, eps=EPS)
     gradients = grad((y * weighting).sum(), [x, gain, shift])
     for r in range(R):
         norm = nn.LayerNorm(D, eps=EPS)
@@ -230,13 +309,33 @@ def test_layer_norm_of_features_equals_torch() -> None:
             assert_close(g[r], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_layer_norm_of_images_equals_torchs_group_norm_of_one_group() -> None:
-    x, weighting = normal(16, R * C, SIDE, SIDE).mul(3).add(2).requires_grad_(), normal(16, R * C, SIDE, SIDE, seed=2)
-    gain, shift = affine(C)
-    y = layers.layer_norm(x, gain, shift, eps=EPS)
+@pytest.mark.parametrize("groups", [1, 2, 4, 10])
+def test_group_norm_of_features_equals_torch(groups: int) -> None:
+    """In float64: of two features that are nearly equal, float32 keeps few digits of the difference."""
+    x = normal(R, 16, D, dtype=torch.float64).mul(3).add(2).requires_grad_()
+    weighting = normal(R, 16, D, seed=2)
+    gain, shift = (t.detach().double().requires_grad_() for t in affine(D))
+    y = layers.group_norm(x, gain, shift, groups=groups, eps=EPS)
     gradients = grad((y * weighting).sum(), [x, gain, shift])
     for r in range(R):
-        norm = nn.GroupNorm(1, C, eps=EPS)
+        norm = nn.GroupNorm(groups, D, eps=EPS, dtype=torch.float64)
+        norm.load_state_dict({"weight": gain[r], "bias": shift[r]})
+        own = x[r].detach().requires_grad_()
+        z = norm(own)
+        reference = grad((z * weighting[r]).sum(), [own, norm.weight, norm.bias])
+        assert_close(y[r], z, rtol=1e-5, atol=1e-5)
+        for g, expected in zip(gradients, reference, strict=True):
+            assert_close(g[r], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 6), nn.GroupNorm(2, 6), nn.InstanceNorm2d(6, affine=True)], ids=str)
+def test_group_norm_of_images_equals_torch_and_of_one_channel_each_is_instance_norm(norm: nn.Module) -> None:
+    groups = getattr(norm, "num_groups", 6)
+    x, weighting = normal(16, R * 6, SIDE, SIDE).mul(3).add(2).requires_grad_(), normal(16, R * 6, SIDE, SIDE, seed=2)
+    gain, shift = affine(6)
+    y = layers.group_norm(x, gain, shift, groups=groups, eps=EPS)
+    gradients = grad((y * weighting).sum(), [x, gain, shift])
+    for r in range(R):
         norm.load_state_dict({"weight": gain[r], "bias": shift[r]})
         own = replica(x, r).detach().requires_grad_()
         z = norm(own)

@@ -10,6 +10,7 @@ from conftest import make, train_rows
 from torch import nn
 from torch.testing import assert_close
 
+from regrun import config
 from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
@@ -18,7 +19,7 @@ from regrun.models import ops
 from regrun.models.build import build
 from regrun.models.export import export
 from regrun.models.parameters import all_slots
-from regrun.stack import Stack, new_stack
+from regrun.stack import Stack, drop_rate, new_stack
 from regrun.streams import generator
 
 MODELS = {
@@ -27,11 +28,15 @@ MODELS = {
     "deep": s.Mlp(depth=8, width=24),
     "residual": s.Residual(depth=2, width=24, widths=[10, 40]),
     "cnn": s.Cnn(widths=[6, 10]),
+    "resnet": s.Resnet(depth=14, width=4),
+    "moe": s.Moe(experts=3, top_k=2, widths=[12, 8]),
+    "vit": s.Vit(depth=2, width=12, heads=3, patch=2),
 }
 NORMS = {
     "none": s.Reg(),
     "batchnorm": s.Reg(batchnorm=s.BatchNorm(active=True)),
     "layernorm": s.Reg(layernorm=s.LayerNorm(active=True)),
+    "groupnorm": s.Reg(groupnorm=s.GroupNorm(active=True, groups=2)),
 }
 ACTIVATIONS = pytest.mark.parametrize("activation", s.ACTIVATIONS)
 EACH_MODEL = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -74,6 +79,22 @@ def test_a_convolution_of_3_to_64_channels_has_1792_parameters() -> None:
     assert sum(math.prod(slot.shape) for slot in slots if slot.name.startswith("conv1.")) == 1_792
 
 
+def mnist_parameters(option: str) -> int:
+    """What `model=option` has on 28 x 28 images of ten classes."""
+    run = config.jobs([f"model={option}"], multirun=False)[0].settings
+    network = build(run.model, run.reg, input_shape=(1, 28, 28), num_classes=10)
+    return sum(math.prod(slot.shape) for slot in all_slots(network))
+
+
+@pytest.mark.parametrize(
+    ("cnn", "mlp", "counts"),
+    [("cnn", "mlp_as_cnn", (50_186, 50_095)), ("cnn_small", "mlp_as_cnn_small", (20_490, 20_499))],
+)
+def test_a_cnn_and_its_mlp_have_as_many_parameters_on_mnist(cnn: str, mlp: str, counts: tuple[int, int]) -> None:
+    assert (mnist_parameters(cnn), mnist_parameters(mlp)) == counts
+    assert counts[1] == pytest.approx(counts[0], rel=0.01)
+
+
 @EACH_NORM
 @EACH_MODEL
 def test_a_stack_counts_the_parameters_that_torch_counts(model: s.Model, reg: s.Reg, digits: Source) -> None:
@@ -88,23 +109,40 @@ def test_a_stack_counts_the_parameters_that_torch_counts(model: s.Model, reg: s.
         (s.Mlp(depth=1), "none", "Dropout Linear Activation Dropout Linear"),
         (s.Mlp(depth=1), "batchnorm", "Dropout Linear BatchNorm Activation Dropout Linear"),
         (s.Mlp(depth=1), "layernorm", "Dropout Linear LayerNorm Activation Dropout Linear"),
-        (s.Residual(depth=1), "none", "Dropout Linear [Activation Linear Activation Dropout Linear] Activation Linear"),
+        (s.Mlp(depth=1), "groupnorm", "Dropout Linear GroupNorm Activation Dropout Linear"),
+        (s.Mlp(depth=1, norm_position="post"), "none", "Dropout Linear Activation Dropout Linear"),
+        (s.Mlp(depth=1, norm_position="post"), "batchnorm", "Dropout Linear Activation BatchNorm Dropout Linear"),
+        (
+            s.Residual(depth=1),
+            "none",
+            "Dropout Linear [Activation Linear Activation Dropout Linear StochasticDepth] Activation Linear",
+        ),
         (
             s.Residual(depth=1),
             "batchnorm",
-            "Dropout Linear [BatchNorm Activation Linear BatchNorm Activation Dropout Linear] "
+            "Dropout Linear [BatchNorm Activation Linear BatchNorm Activation Dropout Linear StochasticDepth] "
             "BatchNorm Activation Linear",
         ),
         (
             s.Cnn(depth=1),
             "batchnorm",
-            "Dropout ToImage Conv BatchNorm MaxPool Activation Dropout ToFeatures Linear",
+            "Dropout ToImage Conv BatchNorm MaxPool Activation SpatialDropout Dropout ToFeatures Linear",
         ),
         # gelu is not monotone, so that it cannot change places with the maximum.
         (
             s.Cnn(depth=1, activation="gelu"),
             "layernorm",
-            "Dropout ToImage Conv LayerNorm Activation MaxPool Dropout ToFeatures Linear",
+            "Dropout ToImage Conv LayerNorm Activation MaxPool SpatialDropout Dropout ToFeatures Linear",
+        ),
+        (
+            s.Cnn(depth=1, norm_position="post"),
+            "none",
+            "Dropout ToImage Conv MaxPool Activation SpatialDropout Dropout ToFeatures Linear",
+        ),
+        (
+            s.Cnn(depth=1, norm_position="post"),
+            "groupnorm",
+            "Dropout ToImage Conv Activation GroupNorm MaxPool SpatialDropout Dropout ToFeatures Linear",
         ),
     ],
 )
@@ -115,15 +153,17 @@ def test_a_block_is_weights_then_norm_then_activation_then_dropout(model: s.Mode
 @EACH_NORM
 @EACH_MODEL
 def test_nothing_comes_after_the_output_layer(model: s.Model, reg: s.Reg) -> None:
-    last = network(model, reg)[-1]
+    last = network(model, reg)[-1] if not isinstance(model, s.Moe) else network(model, reg)[-1].inside()[-2]
     assert isinstance(last, ops.Linear)
-    assert (last.name, last.fan_out, last.bias) == ("output", 10, True)
+    assert (last.name.removeprefix("expert3_"), last.fan_out, last.bias) == ("output", 10, True)
 
 
+@pytest.mark.parametrize("position", s.NORM_POSITIONS)
 @EACH_NORM
 @EACH_MODEL
-def test_a_layer_has_no_bias_if_and_only_if_a_norm_follows_it(model: s.Model, reg: s.Reg) -> None:
-    layers = network(model, reg)
+def test_a_layer_has_no_bias_if_and_only_if_a_norm_follows_it(model: s.Model, reg: s.Reg, position: str) -> None:
+    is_free = isinstance(model, s.Mlp | s.Moe | s.Cnn)
+    layers = network(replace(model, norm_position=position) if is_free else model, reg)
     for sequence in [layers, *(op.branch for op in layers if isinstance(op, ops.Skip))]:
         for op, after in pairwise(sequence):
             if isinstance(op, ops.Linear | ops.Conv):
@@ -138,7 +178,9 @@ def test_the_widths_of_a_residual_network_are_those_inside_of_its_blocks() -> No
 
 
 def exported(stack: Stack, replica: int) -> nn.Module:
-    batches, rates = stack.batches, dict.fromkeys(stack.sizes, 0.5)
+    batches = stack.batches
+    dropouts = [op for op in ops.walk(stack.ops) if isinstance(op, ops.Dropout)]
+    rates = {op.name: drop_rate(stack.runs[replica], op) for op in dropouts}
     inputs = {"input.offset": batches.offset[replica, 0], "input.scale": batches.scale[replica, 0]}
     return export(stack.ops, stack.weights_of(replica) | inputs, rates)
 
@@ -174,6 +216,29 @@ def test_each_replica_is_the_torch_network_that_it_exports(
     assert_is_what_it_exports(stack, digits)
 
 
+@EACH_NORM
+@pytest.mark.parametrize("name", ["deep", "cnn"])
+def test_each_replica_is_what_it_exports_with_its_norms_after_the_activation(
+    name: str, reg: s.Reg, digits: Source
+) -> None:
+    model = replace(MODELS[name], norm_position="post")
+    stack = stack_of(digits, *(make(model=model, reg=reg, seed=seed) for seed in (0, 1)))
+    disturb(stack)
+    assert_is_what_it_exports(stack, digits)
+
+
+@EACH_MODEL
+def test_each_replica_is_what_it_exports_under_classic_dropout(model: s.Model, digits: Source) -> None:
+    """Evaluation scales units down by each replica's own rates."""
+    rates = [(0.0, 0.0), (0.5, 0.1), (0.3, 0.0)]
+    dropouts = [
+        s.Dropout(rate=rate if s.hidden_layers(model) else 0, input_rate=i, kind="classic") for rate, i in rates
+    ]
+    stack = stack_of(digits, *(make(model=model, reg=s.Reg(dropout=dropout)) for dropout in dropouts))
+    disturb(stack)
+    assert_is_what_it_exports(stack, digits)
+
+
 def test_an_exported_network_drops_where_its_run_dropped() -> None:
     reg = s.Reg(dropout=s.Dropout(rates=[0.5, 0.3], input_rate=0.2))
     layers = network(s.Mlp(widths=[20, 30]), reg)
@@ -194,6 +259,51 @@ def test_blocks_whose_last_layer_starts_at_zero_are_the_identity(reg: s.Reg, dig
         y = block.forward(x, ops.Pass(stack.params.leaves, stack.buffers, 32, training=True))
         assert torch.equal(y[0], x[0])
         assert not torch.equal(y[1], x[1])
+
+
+def test_100_blocks_whose_last_layers_start_at_zero_are_a_network_without_them(digits: Source) -> None:
+    stack = stack_of(digits, make(model=s.Residual(depth=100, width=24, zero_residual=True)))
+    x, _ = next(stack.batches.eval_batches("test"))
+    without = tuple(op for op in stack.ops if not isinstance(op, ops.Skip))
+    assert len(stack.ops) == len(without) + 100
+    on = ops.Pass(stack.params.leaves, stack.buffers, x.shape[1], training=False)
+    assert torch.equal(ops.run(stack.ops, x, on), ops.run(without, x, on))
+
+
+def gradient_norms(stack: Stack, layer: str) -> torch.Tensor:
+    """(100, R) norms of the initial gradients of the weights of layers 1 to 100, by 256 examples."""
+    x, targets = stack.batches.eval_batch(stack.batches.indices["train"][:, :256])
+    found = stack.weight_gradients(x, targets, {})
+    return torch.stack([found[f"{layer.format(i)}.weight"].flatten(1).norm(dim=1) for i in range(1, 101)])
+
+
+@pytest.mark.parametrize("init", [s.Init(), s.Init(scheme="torch", bias="torch")], ids=["he_normal", "torch"])
+def test_the_gradient_of_100_residual_blocks_is_even_and_that_of_100_plain_layers_is_not(
+    init: s.Init, digits: Source
+) -> None:
+    """At the start every block gets the output's own gradient (He et al. 2016): norms differ only as its weights do.
+
+    In a plain network they are a random walk over the layers under he_normal, and vanish under torch's init.
+    """
+    residual = s.Residual(depth=100, width=32, zero_residual=True, init=init)
+    plain = s.Mlp(depth=100, width=32, init=init)
+    even = gradient_norms(stack_of(digits, *(make(model=residual, seed=seed) for seed in range(5))), "block{}b")
+    uneven = gradient_norms(stack_of(digits, *(make(model=plain, seed=seed) for seed in range(5))), "hidden{}")[1:]
+    assert (even[0] / even[-1]).log().abs().max() < math.log(2)
+    assert (even.amax(0) / even.amin(0)).max() < 4
+    assert (uneven.amax(0) / uneven.amin(0)).min() > 10
+
+
+@pytest.mark.parametrize("depth", [100, 200])
+def test_hundreds_of_residual_blocks_train_where_as_many_plain_layers_do_not(depth: int, digits: Source) -> None:
+    """Three epochs on digits, from two seeds each; guessing the largest class is right for 10 %."""
+
+    def accuracies(model: s.Model) -> list[float]:
+        _, ends = train_rows([make(model=model, trainer={"epochs": 3}, seed=seed) for seed in (0, 1)], digits)
+        return [end.outcome.val_accuracy_last or 0 for end in ends]
+
+    assert min(accuracies(s.Residual(depth=depth, width=32, zero_residual=True))) > 0.6
+    assert max(accuracies(s.Mlp(depth=depth, width=32))) < 0.3
 
 
 def test_a_deep_linear_network_is_the_product_of_its_matrices(digits: Source) -> None:

@@ -8,6 +8,7 @@ import torch
 from conftest import make, train_rows
 from torch import nn
 
+from regrun import checks
 from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
@@ -67,6 +68,9 @@ def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source)
 ACTIVE = {
     "dropout": s.Dropout(rate=0.5),
     "input dropout": s.Dropout(input_rate=0.5),
+    "attention_dropout": s.AttentionDropout(0.5),
+    "classic dropout": s.Dropout(rate=0.5, kind="classic"),
+    "stochastic_depth": s.StochasticDepth(0.5),
     "weight_decay": s.WeightDecay(0.1),
     "l2": s.L2(0.01),
     "l1": s.L1(0.01),
@@ -77,20 +81,40 @@ ACTIVE = {
     "noise": s.Noise(0.5),
     "crop": s.Crop(2),
     "flip": s.Flip(0.5),
+    "rotation": s.Rotation(30),
+    "randaugment": s.RandAugment(2),
+    "trivialaugment": s.TrivialAugment(True),
+    "jitter": s.Jitter(brightness=0.5, contrast=0.5),
+    "cutout": s.Cutout(3),
+    "erasing": s.Erasing(0.5),
+    "mixup": s.Mixup(0.4),
+    "cutmix": s.Cutmix(1.0),
 }
+OFF = {"proximal l1": s.L1(mode="proximal"), "classic dropout": s.Dropout(kind="classic")}
+MODELS = {"stochastic_depth": s.Residual(depth=2, width=24), "attention_dropout": s.Vit(depth=1, width=16)}
 
 
 @pytest.mark.parametrize("name", ACTIVE)
 def test_off_beside_on_equals_never_asked_for(name: str, digits: Source) -> None:
     on = ACTIVE[name]
-    field = name.split()[-1]
-    off = type(on)() if field != "l1" else s.L1(0.0, mode=on.mode)
-    plain, neutral = make(), make(reg=replace(s.Reg(), **{field: off}))
-    rows, ends = train_rows([neutral, make(reg=replace(s.Reg(), **{field: on}))], digits)
+    off, field = OFF.get(name, type(on)()), name.split()[-1]
+    model = MODELS.get(name, s.Mlp(depth=2, width=24))
+    plain, neutral = make(model=model), make(model=model, reg=replace(s.Reg(), **{field: off}))
+    rows, ends = train_rows([neutral, make(model=model, reg=replace(s.Reg(), **{field: on}))], digits)
     plain_rows, plain_ends = train_rows([plain], digits)
     assert rows[0] == plain_rows[0]
     assert all(torch.equal(weight, plain_ends[0].last[key]) for key, weight in ends[0].last.items())
     assert rows[1] != rows[0]
+
+
+def test_a_ghost_batch_as_large_as_the_batch_is_batchnorm_bit_for_bit_and_a_warning(digits: Source) -> None:
+    plain, whole = (make(reg=s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=ghost))) for ghost in (None, 64))
+    rows, ends = zip(*(train_rows([run], digits) for run in (plain, whole)), strict=True)
+    assert rows[0] == rows[1]
+    assert all(torch.equal(weight, ends[1][0].last[key]) for key, weight in ends[0][0].last.items())
+    assert list(checks.warnings(plain, 1150)) == []
+    (line,) = checks.warnings(whole, 1150)
+    assert line.startswith("reg.batchnorm.ghost_batch: ")
 
 
 DECAYED = {

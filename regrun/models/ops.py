@@ -5,9 +5,11 @@ gradients. The pieces of an MLP bring their own `backward`, which writes straigh
 tensor: without graph, dispatch and copies a small network's step takes 0.6 of the time.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,18 +28,41 @@ class Slot:
     role: str
 
 
+def realized(rate: float) -> float:
+    """The drop probability that 16-bit draws give: the nearest multiple of 1 / 65,536 below 1."""
+    return min(round(rate * 65536), 65535) / 65536
+
+
 @dataclass
 class Rates:
     """The drop probabilities of one place, per replica, ready for `layers.dropout`."""
 
     threshold: Tensor  # (R, 1) int16: a 16-bit draw below it is dropped
-    scale: Tensor  # (R, 1) float: 1 / (1 - realized rate)
+    scale: Tensor  # (R, 1) float: what survivors are multiplied by, 1 / (1 - realized rate)
+    mean: Tensor | None = None  # (R, 1) float: what all are multiplied by where nothing is drawn; None for 1
 
     @classmethod
     def of(cls, rates: list[float], device: torch.device) -> "Rates":
-        counts = torch.tensor([min(round(rate * 65536), 65535) for rate in rates]).unsqueeze(1)
-        scale = 65536 / (65536 - counts.double())
-        return cls((counts - 32768).to(torch.int16).to(device), scale.float().to(device))
+        """Inverted dropout: it keeps the mean."""
+        share = torch.tensor([realized(rate) for rate in rates], dtype=torch.float64).unsqueeze(1)
+        threshold = (share * 65536 - 32768).to(torch.int16)
+        return cls(threshold.to(device), (1 / (1 - share)).float().to(device))
+
+    @classmethod
+    def classic(cls, rates: list[float], device: torch.device) -> "Rates":
+        """Classic dropout: survivors stay as they are, and evaluation multiplies by the share that is kept."""
+        kept = torch.tensor([1 - realized(rate) for rate in rates], device=device).unsqueeze(1)
+        return cls(cls.of(rates, device).threshold, torch.ones_like(kept), kept)
+
+    def some(self, replicas: slice) -> "Rates":
+        """Those of some replicas."""
+        mean = None if self.mean is None else self.mean[replicas]
+        return Rates(self.threshold[replicas], self.scale[replicas], mean)
+
+    @property
+    def is_on(self) -> Tensor:
+        """(R,) which replicas drop at all."""
+        return self.threshold.squeeze(1) > -32768
 
 
 @dataclass
@@ -49,6 +74,7 @@ class Pass:
     rows: int  # examples of the batch that are real; the rest is padding
     training: bool
     dtype: torch.dtype = torch.float32  # of the matrix products
+    ghost: int | None = None  # examples whose statistics batch norm takes together in training; None for all
     rates: dict[str, Rates] = field(default_factory=dict)
     masks: Callable[[str, int], Tensor] | None = None
     meter: Meter | None = None
@@ -75,8 +101,29 @@ class Pass:
 class Op:
     """A piece of a network. Subclasses give `compute`; autograd then gives its gradients."""
 
+    def inside(self) -> tuple["Op", ...]:
+        """The ops that this one is made of, in the order of the forward pass."""
+        return ()
+
     def slots(self) -> Iterator[Slot]:
+        for op in self.inside():
+            yield from op.slots()
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        """The layers that have a weight matrix or kernel: the op itself, or what an op that is not from here has."""
         return iter(())
+
+    def running(self) -> Iterator[tuple[str, int, float]]:
+        """Name, width and momentum of each batch norm, whose running statistics are kept."""
+        return iter(())
+
+    def begin(self, seed: int) -> dict[str, Tensor]:
+        """How slots start that no init scheme fills, by name."""
+        return {}
+
+    def begin_running(self) -> dict[str, Tensor]:
+        """How running statistics start that are not 0 and 1, by name."""
+        return {}
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         raise NotImplementedError(type(self).__name__)
@@ -95,10 +142,11 @@ class Op:
         """The gradient by the input, from that by the output; those by parameters go to `on.gradients`."""
         x, y = on.take()
         names = [slot.name for slot in self.slots()]
-        by_x, *by_params = torch.autograd.grad(y, [x, *(on.params[name] for name in names)], gradient)
-        for name, value in zip(names, by_params, strict=True):
+        wanted = [*(on.params[name] for name in names), *([x] if needs_input else [])]
+        gradients = torch.autograd.grad(y, wanted, gradient)
+        for name, value in zip(names, gradients, strict=False):
             on.gradients[name].copy_(value)
-        return by_x
+        return gradients[-1] if needs_input else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +157,11 @@ class Linear(Op):
     fan_in: int
     fan_out: int
     bias: bool
-    start: str = "hidden"  # which init it takes: hidden, output, or residual_end (zeros on request)
+    # Which init it takes: hidden, output, gate, residual_end (zeros on request), or given (a file's values).
+    start: str = "hidden"
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        yield self
 
     def slots(self) -> Iterator[Slot]:
         yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in), "weight")
@@ -143,23 +195,28 @@ def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None
 
 @dataclass(frozen=True)
 class Conv(Op):
-    """A 3 x 3 convolution that keeps the size, (B, R * fan_in, H, W) -> (B, R * fan_out, H, W)."""
+    """A convolution, (B, R * fan_in, H, W) -> (B, R * fan_out, H, W); at stride 1 it keeps the size."""
 
     name: str
     fan_in: int
     fan_out: int
     bias: bool
     start: str = "hidden"
+    kernel: int = 3  # odd
+    stride: int = 1
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        yield self
 
     def slots(self) -> Iterator[Slot]:
-        yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in, 3, 3), "weight")
+        yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in, self.kernel, self.kernel), "weight")
         if self.bias:
             yield Slot(f"{self.name}.bias", (self.fan_out,), "bias")
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         weight = on.params[f"{self.name}.weight"].to(on.dtype)
         bias = on.params[f"{self.name}.bias"].to(on.dtype) if self.bias else None
-        x = layers.conv(x.to(on.dtype), weight, bias)
+        x = layers.conv(x.to(on.dtype), weight, bias, stride=self.stride)
         on.record(self.name, x)
         return x
 
@@ -173,12 +230,16 @@ class BatchNorm(Op):
     momentum: float
     eps: float
 
+    def running(self) -> Iterator[tuple[str, int, float]]:
+        yield self.name, self.width, self.momentum
+
     def slots(self) -> Iterator[Slot]:
         yield Slot(f"{self.name}.weight", (self.width,), "gain")
         yield Slot(f"{self.name}.bias", (self.width,), "shift")
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
-        return layers.batch_norm(x.float(), *self._affine(on), *self._running(on), **self._how(on))
+        how = self._how(on) | {"rows": on.rows, "ghost": on.ghost}
+        return layers.batch_norm(x.float(), *self._affine(on), *self._running(on), **how)
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
         if on.meter is not None and not on.training:
@@ -186,21 +247,32 @@ class BatchNorm(Op):
         if x.dim() == 4:
             return super().forward(x, on)
         gain, shift = self._affine(on)
-        normal, inverse = layers.batch_standardize(x.float(), *self._running(on), **self._how(on))
-        on.keep(normal, inverse)
+        how = self._how(on)
+        parts = [
+            layers.batch_standardize(part, *self._running(on), rows=rows, **how)
+            for part, rows in self._ghosts(x.float(), on)
+        ]
+        normal = layers.joined([part for part, _ in parts], dim=1)
+        on.keep(normal, *(inverse for _, inverse in parts))
         return torch.addcmul(shift.unsqueeze(1), normal, gain.unsqueeze(1))
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
         if gradient.dim() == 4:
             return super().backward(gradient, on)
         gain, _ = self._affine(on)
-        normal, inverse = on.take()
-        by_x, by_gain, by_shift = layers.batch_norm_backward(
-            gradient.float(), normal, inverse, gain, rows=on.rows, training=on.training
-        )
-        on.gradients[f"{self.name}.weight"].copy_(by_gain)
-        on.gradients[f"{self.name}.bias"].copy_(by_shift)
-        return by_x
+        normal, *inverses = on.take()
+        parts = zip(self._ghosts(gradient.float(), on), self._ghosts(normal, on), inverses, strict=True)
+        gradients = [
+            layers.batch_norm_backward(by_y, part, inverse, gain, rows=rows, training=on.training)
+            for (by_y, rows), (part, _), inverse in parts
+        ]
+        by_x, by_gain, by_shift = zip(*gradients, strict=True)
+        on.gradients[f"{self.name}.weight"].copy_(reduce(torch.add, by_gain))
+        on.gradients[f"{self.name}.bias"].copy_(reduce(torch.add, by_shift))
+        return layers.joined(list(by_x), dim=1)
+
+    def _ghosts(self, x: Tensor, on: Pass) -> list[tuple[Tensor, int]]:
+        return layers.ghosts(x, rows=on.rows, size=on.ghost if on.training else None)
 
     def _affine(self, on: Pass) -> tuple[Tensor, Tensor]:
         return on.params[f"{self.name}.weight"], on.params[f"{self.name}.bias"]
@@ -209,7 +281,7 @@ class BatchNorm(Op):
         return on.buffers[f"{self.name}.running_mean"], on.buffers[f"{self.name}.running_var"]
 
     def _how(self, on: Pass) -> dict[str, Any]:
-        return {"rows": on.rows, "training": on.training, "momentum": self.momentum, "eps": self.eps}
+        return {"training": on.training, "momentum": self.momentum, "eps": self.eps}
 
 
 @dataclass(frozen=True)
@@ -219,6 +291,7 @@ class LayerNorm(Op):
     name: str
     width: int
     eps: float
+    groups: int = 1
 
     def slots(self) -> Iterator[Slot]:
         yield Slot(f"{self.name}.weight", (self.width,), "gain")
@@ -227,8 +300,13 @@ class LayerNorm(Op):
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         gain, shift = on.params[f"{self.name}.weight"], on.params[f"{self.name}.bias"]
         if on.meter is not None:
-            on.meter.add(f"layernorm/{self.name}", torch.ones(1))
-        return layers.layer_norm(x.float(), gain, shift, eps=self.eps)
+            on.meter.add(f"{type(self).__name__.lower()}/{self.name}", torch.ones(1))
+        return layers.group_norm(x.float(), gain, shift, groups=self.groups, eps=self.eps)
+
+
+@dataclass(frozen=True)
+class GroupNorm(LayerNorm):
+    """The same within each of `groups` groups of features or channels."""
 
 
 @dataclass(frozen=True)
@@ -252,39 +330,96 @@ class Activation(Op):
 
 @dataclass(frozen=True)
 class Dropout(Op):
-    """Dropout at a named place; `size` elements per example. Where no replica asks for it, nothing happens."""
+    """Dropout at a named place; `size` draws per example. Where no replica asks for it, nothing happens.
+
+    Inverted, or classic (Srivastava et al. 2014): then whatever is measured without draws is scaled down instead.
+    """
 
     name: str
     size: int
+    kind: str = "inverted"
+    mechanism: str = "dropout"  # whose figure it is
+    axes: ClassVar[int] = 5  # of (R, B, D) or (R, B, C, H, W), the first ones along which draws differ: all
+
+    def dropped(self, x: Tensor, on: Pass) -> tuple[Tensor, Tensor | None]:
+        """x times factors of 0 or more, and these; None where nothing is dropped. (R, B, D) or images."""
+        rates = on.rates.get(self.name)
+        factors = None if rates is None else self._factors(x, rates, on)
+        if rates is None or factors is None:
+            return x, None
+        y = x * factors
+        if on.meter is not None and on.training:
+            parts = [t if t.dim() == 3 else layers.to_features(t, len(rates.threshold)) for t in (x, y, factors)]
+            share = self._share_zeroed(*parts, rows=on.rows)
+            on.meter.add(f"{self.mechanism}/{self.name}", share.where(rates.is_on, torch.nan))
+        return y, factors
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
-        if not on.training or self.name not in on.rates or on.masks is None:
-            on.keep(None)
-            return x
-        rates = on.rates[self.name]
-        replicas = rates.threshold.shape[0]
-        split = x if x.dim() == 3 else x.unflatten(1, (replicas, -1)).transpose(0, 1)
-        mask = on.masks(self.name, split.shape[1] * self.size).view(split.shape)
-        per_replica = (replicas, *[1] * (split.dim() - 1))
-        factors = layers.dropout_factors(rates.threshold.view(per_replica), rates.scale.view(per_replica), mask)
-        factors = factors if x.dim() == 3 else factors.transpose(0, 1).flatten(1, 2)
+        y, factors = self.dropped(x, on)
         on.keep(factors)
-        y = x * factors
-        if on.meter is not None:
-            share = _share_zeroed(x, y, replicas)
-            on.meter.add(f"dropout/{self.name}", share.where(rates.scale.squeeze(1) > 1, torch.nan))
         return y
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
         (factors,) = on.take()
         return gradient if factors is None else gradient * factors
 
+    def _factors(self, x: Tensor, rates: Rates, on: Pass) -> Tensor | None:
+        """What x is multiplied by, broadcasting against it; None for 1."""
+        replicas = len(rates.threshold)
+        split = x if x.dim() == 3 else x.unflatten(1, (replicas, -1)).transpose(0, 1)
+        per_replica = (replicas, *[1] * (split.dim() - 1))
+        if on.masks is not None:
+            drawn = (*split.shape[: self.axes], *[1] * (split.dim() - self.axes))
+            mask = on.masks(self.name, math.prod(drawn[1:])).view(drawn)
+            factors = layers.dropout_factors(rates.threshold.view(per_replica), rates.scale.view(per_replica), mask)
+        elif rates.mean is None:
+            return None
+        else:
+            factors = rates.mean.view(per_replica)
+        if x.dim() == 3:
+            return factors
+        return factors.expand(-1, -1, split.shape[2], -1, -1).transpose(0, 1).flatten(1, 2)
 
-def _share_zeroed(before: Tensor, after: Tensor, replicas: int) -> Tensor:
-    """(R,) the share of each replica's nonzero elements that became zero."""
-    counts = [(x != 0) if x.dim() == 3 else layers.to_features(x != 0, replicas) for x in (before, after)]
-    alive, kept = (count.sum((1, 2)) for count in counts)
-    return 1 - kept / alive.clamp(min=1)
+    def _share_zeroed(self, x: Tensor, y: Tensor, factors: Tensor, *, rows: int) -> Tensor:
+        """(R,) the share of each replica's nonzero elements that became zero. All are (R, B, D)."""
+        alive, kept = ((t != 0).sum((1, 2)) for t in (x, y))
+        return 1 - kept / alive.clamp(min=1)
+
+
+@dataclass(frozen=True)
+class SpatialDropout(Dropout):
+    """Dropout of whole feature maps (Tompson et al. 2015): `size` channels, one draw for each of an example's.
+
+    Survivors are scaled up as those of dropout, so that evaluation needs no rescaling.
+    """
+
+    mechanism: str = "spatial_dropout"
+    axes: ClassVar[int] = 3
+
+    def _share_zeroed(self, x: Tensor, y: Tensor, factors: Tensor, *, rows: int) -> Tensor:
+        """(R,) the share of the draws of real examples that dropped."""
+        return (factors[:, :rows] == 0).float().mean((1, 2))
+
+
+@dataclass(frozen=True)
+class StochasticDepth(SpatialDropout):
+    """The end of a branch beside a skip: for some examples the branch is left out (Huang et al. 2016).
+
+    `share`: of the last block's rate, l / L for block l of L as in the paper (timm's is (l - 1) / (L - 1)). Drawn
+    for each example and with survivors scaled by 1 / (1 - rate), as timm and torchvision do it; the paper leaves a
+    block out for a whole batch, and scales in evaluation.
+    """
+
+    mechanism: str = "stochastic_depth"
+    axes: ClassVar[int] = 2
+    share: float = 1.0
+    tokens: int = 1  # rows of an example
+
+    def dropped(self, x: Tensor, on: Pass) -> tuple[Tensor, Tensor | None]:
+        if self.tokens == 1:
+            return super().dropped(x, on)
+        y, factors = super().dropped(x.reshape(len(x), -1, self.tokens * x.shape[2]), on)
+        return y.view_as(x), None if factors is None else factors.repeat_interleave(self.tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -306,6 +441,14 @@ class ToImage(Op):
 
 
 @dataclass(frozen=True)
+class ToRgb(Op):
+    """Grey images as three equal channels, (B, R, H, W) -> (B, 3 R, H, W)."""
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return x.repeat_interleave(3, 1)
+
+
+@dataclass(frozen=True)
 class ToFeatures(Op):
     """Images to rows of features."""
 
@@ -316,23 +459,45 @@ class ToFeatures(Op):
 
 
 @dataclass(frozen=True)
+class MeanPool(Op):
+    """The mean over each channel's image, (B, R * channels, H, W) -> (R, B, channels) (Lin et al. 2014)."""
+
+    channels: int
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return layers.to_features(x.float().mean((2, 3)), x.shape[1] // self.channels)
+
+
+@dataclass(frozen=True)
+class Widen(Op):
+    """A shortcut without parameters: every other pixel, and channels of zeros (He et al. 2016, option A)."""
+
+    channels: int
+    more: int  # channels that are added
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return layers.widen(x, self.channels, self.more)
+
+
+@dataclass(frozen=True)
 class Skip(Op):
-    """x + branch(x) (He et al. 2016, identity mappings)."""
+    """shortcut(x) + branch(x), where no shortcut is x itself (He et al. 2016, identity mappings).
+
+    `build` ends each branch with a `StochasticDepth`.
+    """
 
     branch: tuple[Op, ...]
+    shortcut: tuple[Op, ...] = ()
 
-    def slots(self) -> Iterator[Slot]:
-        for op in self.branch:
-            yield from op.slots()
+    def inside(self) -> tuple[Op, ...]:
+        return self.shortcut + self.branch
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
-        return x + run(self.branch, x, on)
+        return run(self.shortcut, x, on) + run(self.branch, x, on)
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
-        by_branch = gradient
-        for op in reversed(self.branch):
-            by_branch = _required(op.backward(by_branch, on))
-        return gradient + by_branch
+        by_branch = back(self.branch, gradient, on)
+        return back(self.shortcut, gradient, on) + by_branch
 
 
 def run(ops: tuple[Op, ...], x: Tensor, on: Pass) -> Tensor:
@@ -342,12 +507,17 @@ def run(ops: tuple[Op, ...], x: Tensor, on: Pass) -> Tensor:
     return x
 
 
+def back(ops: tuple[Op, ...], gradient: Tensor, on: Pass) -> Tensor:
+    """The gradient by the ops' input, from that by their output; those by parameters go to `on.gradients`."""
+    for op in reversed(ops):
+        gradient = _required(op.backward(gradient, on))
+    return gradient
+
+
 def run_back(ops: tuple[Op, ...], gradient: Tensor, on: Pass) -> None:
     """All parameters' gradients, into `on.gradients`; what lies before the first of them is not computed."""
     first = next(i for i, op in enumerate(ops) if any(op.slots()))
-    for op in reversed(ops[first + 1 :]):
-        gradient = _required(op.backward(gradient, on))
-    ops[first].backward(gradient, on, needs_input=False)
+    ops[first].backward(back(ops[first + 1 :], gradient, on), on, needs_input=False)
 
 
 def _required(gradient: Tensor | None) -> Tensor:
@@ -356,9 +526,9 @@ def _required(gradient: Tensor | None) -> Tensor:
 
 
 def walk(ops: tuple[Op, ...]) -> Iterator[Op]:
-    """Every op, those inside of skips included, in the order of the forward pass."""
+    """Every op, those inside of others included and not these, in the order of the forward pass."""
     for op in ops:
-        if isinstance(op, Skip):
-            yield from walk(op.branch)
+        if inside := op.inside():
+            yield from walk(inside)
         else:
             yield op
