@@ -12,6 +12,7 @@ from regrun.layers import to_features
 from regrun.meter import Meter
 from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
+from regrun.parallel import Peers
 from regrun.stack import Stack
 
 PROBE = 256  # training examples that the layers are measured on
@@ -34,23 +35,30 @@ class Score:
 
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
-    """Every replica's score on train, val or test, example by example of equal weight."""
+    """Every replica's score on train, val or test, example by example of equal weight. Each process computes a part."""
     groups = stack.groups(EVAL_BATCH)
     scores = _scores if stack.error is None else _regression_scores
     return [score for group in groups for score in scores(stack, split, group, meter if group is groups[0] else None)]
 
 
 def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
-    losses, hits, count = [], [], 0
-    for x, targets in stack.batches.eval_batches(split, replicas):
-        logits = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None)
+    losses: list[Tensor] = []
+    hits: list[Tensor] = []
+    for x, targets in stack.batches.eval_batches(split, replicas, stack.peers):
+        logits = stack.forward(x, replicas=replicas, meter=None if losses else meter)
         losses.append(objective.cross_entropy(logits, targets).sum(1))
         hits.append(_hits(logits, targets))
-        count += targets.shape[1]
-    # Summed in float64 on the CPU: batches of 1,024 in float32 first, so the mean is right to 1e-7.
-    loss = torch.stack(losses).cpu().double().sum(0) / count
-    accuracy = torch.stack(hits).cpu().double().sum(0) / count
+    count = stack.batches.indices[split].shape[1]
+    loss, accuracy = _total(losses, stack.peers) / count, _total(hits, stack.peers) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
+
+
+def _total(sums: list[Tensor], peers: Peers) -> Tensor:
+    """The sum over batches and processes.
+
+    In float64 on the CPU: batches of 1,024 in float32 first, so a mean is right to 1e-7.
+    """
+    return peers.add(torch.stack(sums).cpu().double().sum(0))
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -68,15 +76,15 @@ def _regression_scores(stack: Stack, split: str, replicas: slice, meter: Meter |
 
     A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
     """
-    losses, squares, count = [], [], 0
-    for x, targets in stack.batches.eval_batches(split, replicas):
-        error = stack.forward(x, replicas=replicas, meter=meter if count == 0 else None) - targets
+    losses: list[Tensor] = []
+    squares: list[Tensor] = []
+    for x, targets in stack.batches.eval_batches(split, replicas, stack.peers):
+        error = stack.forward(x, replicas=replicas, meter=None if losses else meter) - targets
         error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
         losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
         squares.append(error.square().sum(2))
-        count += targets.shape[1]
-    loss = torch.stack(losses).cpu().double().sum(0) / count
-    total, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split, replicas)
+    loss = _total(losses, stack.peers) / stack.batches.indices[split].shape[1]
+    total, spread = _total(squares, stack.peers), stack.batches.spread(split, replicas)
     r2 = torch.where(spread > 0, 1 - total / spread, (total == 0).double()).mean(1)
     return [Score(each, r2=figure) for each, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 

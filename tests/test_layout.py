@@ -17,6 +17,7 @@ LAYERS = [
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
+    "parallel",
     "apart layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
@@ -42,7 +43,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart"
+    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart parallel"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

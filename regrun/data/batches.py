@@ -11,6 +11,7 @@ from regrun.data import stream
 from regrun.data.source import Source
 from regrun.data.split import Split
 from regrun.meter import Meter
+from regrun.parallel import ALONE, Peers
 from regrun.settings import Settings
 from regrun.streams import epoch_order, generator
 
@@ -109,9 +110,13 @@ class Batches:
                 meter.add("crop", (before != images).flatten(1).float().mean(1))
         return images.flatten(2)
 
-    def eval_batches(self, name: str, replicas: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order."""
-        parts = self.indices[name][replicas].split(EVAL_BATCH, dim=1)
+    def eval_batches(self, name: str, replicas: slice = ALL, peers: Peers = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order.
+
+        Of several peers each gets its own part of the split.
+        """
+        indices = self.indices[name][replicas]
+        parts = indices[:, peers.shard(indices.shape[1]).slice].split(EVAL_BATCH, dim=1)
         for indices, rows in zip(parts, self.rows(parts), strict=True):
             yield self._scaled(rows, replicas), self._targets(indices, replicas)
 
