@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from regrun import objective, optim
 from regrun.data.batches import ALL, Batches
@@ -256,8 +255,10 @@ class Stack:
 
     def _part(self, drawn: Masks, shard: Shard, name: str, size: int) -> Tensor:
         each = self.sizes[name]
-        masks = drawn(name, aligned(shard.batch) * each)[:, shard.begin * each :][:, :size]
-        return F.pad(masks, (0, size - masks.shape[1]))
+        whole = drawn(name, aligned(shard.batch) * each)
+        part = whole[:, shard.begin * each :][:, :size]
+        missing = size - part.shape[1]  # what drops in the padding does not matter
+        return torch.cat([part, whole[:, :missing]], 1) if missing else part
 
     def _add_up(self, loss: Tensor) -> Tensor:
         """From what each process has, the loss (R,) of the whole batch, and its gradient in `self.gradient`."""
