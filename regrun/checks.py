@@ -25,6 +25,10 @@ from regrun.settings import (
     requested,
 )
 
+OF_IMAGES = (
+    *("crop", "flip", "rotation", "randaugment", "trivialaugment", "jitter"),
+    *("cutout", "erasing", "cutmix"),
+)
 NORMS = ("batchnorm", "layernorm", "groupnorm")
 
 
@@ -119,16 +123,31 @@ def _shape_conflicts(run: Settings, shape: tuple[int, ...]) -> Iterator[str]:
         table = f"got data={run.data.kind}, a table"
         if is_cnn:
             yield f"model: a cnn needs images, {table}; choose another model"
-        wanted = [name for name in ("crop", "flip") if name in requested(run)]
+        wanted = [name for name in OF_IMAGES if name in requested(run)]
         yield from (f"reg.{name}: needs images, {table}; leave it out" for name in wanted)
         return
+    yield from _color_conflicts(run, shape[0])
     height, width = shape[1:]
     side, padding = min(height, width), run.reg.crop.padding
     if padding >= side:
         yield f"reg.crop.padding: must be less than the image's side of {side} pixels, got {padding}"
+    if run.reg.cutout.size > side:
+        yield f"reg.cutout.size: must be at most the image's side of {side} pixels, got {run.reg.cutout.size}"
     if is_cnn and side >> blocks < 1:
         most = side.bit_length() - 1
         yield f"model.depth: {height} x {width} images can be halved {most} times, got {blocks} blocks; use fewer"
+
+
+def _color_conflicts(run: Settings, channels: int) -> Iterator[str]:
+    """What the number of an image's channels rules out."""
+    wanted = [name for name in ("jitter", "randaugment", "trivialaugment") if name in requested(run)]
+    if channels not in (1, 3):
+        yield from (f"reg.{name}: needs images of 1 or 3 channels, got {channels}; leave it out" for name in wanted)
+    elif channels == 1 and run.reg.jitter.saturation > 0:
+        yield (
+            "reg.jitter.saturation: gray images have none to change, "
+            f"got {run.reg.jitter.saturation}; set it to 0, or change brightness or contrast"
+        )
 
 
 def _data_conflicts(data: Data) -> Iterator[str]:
@@ -237,6 +256,8 @@ def warnings(run: Settings, train_size: int) -> Iterator[str]:
             f"reg.flip.rate: mirroring changes what a {'character' if run.data.kind == 'kmnist' else 'digit'} is "
             "(a mirrored 2 is no 2): expect it to hurt"
         )
+    if run.reg.rotation.degrees > 45 and run.data.kind in ("digits", "mnist", "svhn"):
+        yield f"reg.rotation.degrees: a turned 6 is a 9: expect {run.reg.rotation.degrees:g} degrees to hurt"
     ragged = train_size % run.trainer.batch_size
     if run.reg.batchnorm.active and ragged == 1 and not run.data.drop_last:
         yield "reg.batchnorm: the last batch of one example cannot be normalized and is left out of each epoch"

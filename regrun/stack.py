@@ -198,7 +198,7 @@ class Stack:
         streams: dict[str, MaskStream],
         meter: Meter | None = None,
     ) -> Moments:
-        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T)."""
+        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T or K)."""
         with torch.no_grad():
             masks = self._masks(streams, x.shape[1])
             loss = self._backward(x, targets, masks, meter)
@@ -348,9 +348,11 @@ class Stack:
         return objective.soft_cross_entropy_with_gradient(logits, soft)
 
     def _plain_loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self.error is None:
-            return objective.cross_entropy_with_gradient(outputs, targets)
-        return objective.error_with_gradient(outputs, targets, self.error)
+        if self.error is not None:
+            return objective.error_with_gradient(outputs, targets, self.error)
+        if targets.is_floating_point():  # shares of classes: the examples were mixed
+            return objective.soft_cross_entropy_with_gradient(outputs, targets)
+        return objective.cross_entropy_with_gradient(outputs, targets)
 
     def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
         penalty = self.nothing

@@ -52,9 +52,7 @@ def make(**changes: Any) -> s.Settings:
     return s.resolve(s.Settings(**({"model": s.Mlp(depth=2, width=24)} | changes), trainer=trainer))
 
 
-def train_rows(
-    runs: list[s.Settings], source: Source, peers: Peers = ALONE
-) -> tuple[list[list[Any]], list[Finished]]:
+def train_rows(runs: list[s.Settings], source: Source, peers: Peers = ALONE) -> tuple[list[list[Any]], list[Finished]]:
     """Each run's rows, and its end, from one stack; without what time and names change."""
     ids = [f"run{i}" for i in range(len(runs))]
     rows: dict[str, list[Any]] = {i: [] for i in ids}

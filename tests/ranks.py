@@ -12,7 +12,7 @@ from regrun import parallel
 from regrun import settings as s
 from regrun.data.sources import load
 
-SHARDED = ("batchnorm", "batchnorm images")  # whose batch statistics are those of a shard
+SHARDED = ("batchnorm", "batchnorm images", "batchnorm, even batches")  # whose batch statistics are those of a shard
 SYNC = s.BatchNorm(active=True, sync=True)
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -25,12 +25,17 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "sam, clipped": {"reg": s.Reg(sam=s.Sam(0.1)), "trainer": {"grad_clip": 0.5}},
     "images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(dropout=s.Dropout(0.4))},
+    "mixed": {"reg": s.Reg(mixup=s.Mixup(0.3))},
     "regression": {"data": s.Sklearn(name="diabetes")},
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "batchnorm images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "batchnorm, even batches": {
+        "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
+        "data": s.Digits(train_size=256),
+        "trainer": {"batch_size": 64},
+    },
     "sync": {"reg": s.Reg(batchnorm=SYNC, dropout=s.Dropout(0.4)), "optimizer": s.Sgd(lr=0.1)},
     "sync images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(batchnorm=SYNC), "optimizer": s.Sgd(lr=0.1)},
-    "sync, bfloat16": {"reg": s.Reg(batchnorm=SYNC), "trainer": {"precision": "bfloat16"}, "optimizer": s.Sgd(lr=0.1)},
 }
 
 

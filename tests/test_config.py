@@ -37,6 +37,7 @@ LINES = [
     "reg=[dropout,dropout]",
     "reg=[dropout,batchnorm,weight_decay]",
     "reg=[layernorm,l1,l2,label_smoothing,noise,crop,flip]",
+    "reg=[rotation,randaugment,trivialaugment,jitter,cutout,erasing,mixup,cutmix] reg.randaugment.magnitude=5",
     "reg=[batchnorm,stochastic_depth] model=residual reg.batchnorm.ghost_batch=16 reg.dropout.kind=classic",
     "reg=[groupnorm,spatial_dropout] model=cnn_small model.norm_position=post reg.groupnorm.groups=16",
     "reg.dropout.rate=0.7 reg=dropout",

@@ -18,10 +18,11 @@ LAYERS = [
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "parallel",
-    "apart layers initializers augment averaging schedules metrics stopping streams objective meter rows records",
+    "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
+    "streams objective meter rows records",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
-    "data data.arrays data.batches data.cifar data.csv_file data.download data.image_folder data.order data.source "
-    "data.sources data.split data.stream data.tables "
+    "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
+    "data.order data.source data.sources data.split data.stream data.tables data.windows "
     "models models.build models.export models.ops models.parameters optim",
     "stack measure trainer audit",
     "display plots plan prepare reading",

@@ -12,6 +12,7 @@ import torch
 from conftest import MNIST_ROOT, needs_mnist
 from numpy.typing import NDArray
 
+from regrun import checks
 from regrun import settings as s
 from regrun.cli import main
 from regrun.data.sources import MNIST_SHA256, load
@@ -98,6 +99,15 @@ MISTAKES = [
     ("trainer.averaging.start=1", "trainer.averaging.start"),
     ("reg.max_norm.value=0", "reg.max_norm.value"),
     ("reg.sam.rho=-1", "reg.sam.rho"),
+    ("reg.rotation.degrees=181", "reg.rotation.degrees"),
+    ("reg.randaugment.num_ops=-1", "reg.randaugment.num_ops"),
+    ("reg=randaugment reg.randaugment.magnitude=31", "reg.randaugment.magnitude"),
+    ("reg.trivialaugment.active=1", "reg.trivialaugment.active"),
+    ("reg.jitter.brightness=-0.1", "reg.jitter.brightness"),
+    ("reg.cutout.size=-1", "reg.cutout.size"),
+    ("reg.erasing.rate=1.1", "reg.erasing.rate"),
+    ("reg.mixup.alpha=-1", "reg.mixup.alpha"),
+    ("reg.cutmix.alpha=-1", "reg.cutmix.alpha"),
     ("reg.spatial_dropout.rate=1", "reg.spatial_dropout.rate"),
     ("reg.stochastic_depth.rate=1", "reg.stochastic_depth.rate"),
     ("reg.dropout.kind=scaled", "reg.dropout.kind"),
@@ -129,7 +139,9 @@ MISTAKES = [
     ("model=linear reg.dropout.rates=[0.1]", "reg.dropout.rates"),
     ("model=linear reg=dropout", "reg.dropout.rate"),
     ("model=linear reg=batchnorm", "reg.batchnorm"),
-    ("data=moons reg=crop", "reg.crop"),
+    *((f"data=moons reg={name}", f"reg.{name}") for name in checks.OF_IMAGES),
+    ("reg.jitter.saturation=0.2", "reg.jitter.saturation"),
+    ("reg.cutout.size=9", "reg.cutout.size"),
     ("data=moons model=cnn", "model"),
     ("model=cnn model.widths=null model.depth=4", "model.depth"),
     ("reg=crop reg.crop.padding=8", "reg.crop.padding"),

@@ -80,6 +80,14 @@ ACTIVE = {
     "noise": s.Noise(0.5),
     "crop": s.Crop(2),
     "flip": s.Flip(0.5),
+    "rotation": s.Rotation(30),
+    "randaugment": s.RandAugment(2),
+    "trivialaugment": s.TrivialAugment(True),
+    "jitter": s.Jitter(brightness=0.5, contrast=0.5),
+    "cutout": s.Cutout(3),
+    "erasing": s.Erasing(0.5),
+    "mixup": s.Mixup(0.4),
+    "cutmix": s.Cutmix(1.0),
 }
 OFF = {"proximal l1": s.L1(mode="proximal"), "classic dropout": s.Dropout(kind="classic")}
 MODELS = {"stochastic_depth": s.Residual(depth=2, width=24)}

@@ -80,6 +80,17 @@ RULES = (
     s.EarlyStopping(rule="generalization_loss", alpha=1.0),
     s.EarlyStopping(patience=1, min_delta=0.2, smoothing=0.7),
 )
+AUGMENT = {
+    "flip": (s.Flip(), s.Flip(0.5)),
+    "rotation": (s.Rotation(), s.Rotation(10), s.Rotation(20)),
+    "randaugment": (s.RandAugment(1, magnitude=4), s.RandAugment(), s.RandAugment(2)),
+    "trivialaugment": (s.TrivialAugment(), s.TrivialAugment(), s.TrivialAugment(), s.TrivialAugment(True)),
+    "jitter": (s.Jitter(0.1), s.Jitter(), s.Jitter(contrast=0.2)),
+    "cutout": (s.Cutout(), s.Cutout(2)),
+    "erasing": (s.Erasing(0.3), s.Erasing()),
+    "mixup": (s.Mixup(), s.Mixup(0.2), s.Mixup(1.0)),
+    "cutmix": (s.Cutmix(), s.Cutmix(), s.Cutmix(1.0), s.Cutmix(0.5)),
+}
 CASES = {
     "adam": {},
     "sgd": {"optimizer": s.Sgd()},
@@ -133,6 +144,7 @@ CASES = {
     "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
     "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
     "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "augment": {"cycled": AUGMENT},
     "stopping": {"trainer": {"early_stopping": RULES}},
     "linear": {"model": s.Mlp(depth=0)},
 }
