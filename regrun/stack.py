@@ -254,7 +254,7 @@ class Stack:
         return drawn if shard.share == 1 else lambda name, size: self._part(drawn, shard, name, size)
 
     def _part(self, drawn: Masks, shard: Shard, name: str, size: int) -> Tensor:
-        each = self.sizes[name]
+        each = self.sizes.get(name, 1)
         whole = drawn(name, aligned(shard.batch) * each)
         part = whole[:, shard.begin * each :][:, :size]
         missing = size - part.shape[1]  # what drops in the padding does not matter

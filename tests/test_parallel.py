@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def processes(folder: Path, *arguments: str) -> list[tuple[int, str, str]]:
         subprocess.Popen(command, cwd=folder, env=os.environ | told | {"RANK": r, "LOCAL_RANK": r}, **pipes)
         for r in ("0", "1")
     ]
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=300) for process in started]
     return [(process.returncode, *own) for process, own in zip(started, said, strict=True)]
 
 
@@ -126,29 +127,28 @@ def stack_of(run: s.Settings, source: Source, peers: Peers) -> tuple[Stack, Batc
     return new_stack([run], batches, peers), batches
 
 
-@pytest.mark.parametrize("examples", [64, 45, 2])
-@pytest.mark.parametrize("norm", ["none", "layernorm", "batchnorm"])
+NORMS = {"none": s.Reg(), "layer": s.Reg(layernorm=s.LayerNorm(True)), "batch": s.Reg(batchnorm=s.BatchNorm(True))}
+
+
+@pytest.mark.parametrize(
+    ("norm", "examples"), [("none", 64), ("none", 2), ("layer", 64), ("layer", 45), ("batch", 64), ("batch", 45)]
+)
 def test_shards_gradients_add_up_to_the_batchs_unless_batch_norm_takes_theirs(
     norm: str, examples: int, digits: Source
 ) -> None:
     """To 1e-6; with dropout, whose masks are those of the whole batch. With batch norm they do not, by over 1e-3."""
-    if norm == "batchnorm" and examples == 2:
-        pytest.skip("one example has no variance")
-    reg = s.Reg(dropout=s.Dropout(0.3), **{} if norm == "none" else {norm: getattr(s, NORMS[norm])(active=True)})
+    run = make(reg=replace(NORMS[norm], dropout=s.Dropout(0.3)))
     gradients, losses = [], []
     for peers in (ALONE, *PLACES):
-        stack, batches = stack_of(make(reg=reg), digits, peers)
+        stack, batches = stack_of(run, digits, peers)
         with torch.no_grad():
             x, targets = batches.train_batch(batches.order(1)[:, :examples], batches.augmenters(1))
             masks = stack._masks(stack.mask_streams(1, batch_size=64, steps=1), examples)
             losses.append(stack._backward(x, targets, masks, None))
         gradients.append(stack.gradient.clone())
     distance = (gradients[0] - gradients[1] - gradients[2]).abs().max().item()
-    assert distance > 1e-3 if norm == "batchnorm" else distance < 1e-6
-    assert norm == "batchnorm" or torch.allclose(losses[0], losses[1] + losses[2], rtol=1e-6)
-
-
-NORMS = {"layernorm": "LayerNorm", "batchnorm": "BatchNorm"}
+    assert distance > 1e-3 if norm == "batch" else distance < 1e-6
+    assert norm == "batch" or torch.allclose(losses[0], losses[1] + losses[2], rtol=1e-6)
 
 
 def test_pixels_and_back() -> None:
@@ -165,11 +165,11 @@ def test_torchrun_writes_once_and_says_everything_once(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     alone = [sys.executable, "-m", "regrun", *SMALL, "reg=dropout", "hydra.run.dir=one"]
-    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    subprocess.run(alone, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     one, two = tmp_path / "one", tmp_path / "two"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
@@ -185,19 +185,18 @@ def test_torchrun_writes_once_and_says_everything_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("optimizer.lr=-1",), "optimizer.lr: "),
-        (("hydra.run.dir=taken",), "hydra.run.dir: "),
-        (("data.train_size=65",), "trainer.batch_size: each of 2 processes needs an example of every batch"),
-        (("-m", "seed=1,2"), "torchrun: trains a single run, got -m"),
-        (("audit",), "torchrun: trains a single run, got audit"),
+        (("optimizer.lr=-1",), ["optimizer.lr"]),
+        (("hydra.run.dir=taken", "data.train_size=65"), ["hydra.run.dir", "trainer.batch_size"]),
+        (("-m", "seed=1,2"), ["torchrun"]),
+        (("audit",), ["torchrun"]),
     ],
 )
-def test_a_mistake_is_said_once_and_all_exit_2(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+def test_a_mistake_is_said_once_and_all_exit_2(arguments: tuple[str, ...], says: list[str], tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     (code, output, errors), *others = processes(tmp_path, *arguments)
     assert code == 2 and output == ""
-    assert errors.startswith(f"regrun: {says}") and errors.count("\n") == 1
+    assert [line.split(": ")[:2] for line in errors.splitlines()] == [["regrun", where] for where in says]
     assert others == [(2, "", "")]
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
@@ -214,7 +213,7 @@ def test_when_a_process_dies_the_other_ends_and_nothing_claims_success(tmp_path:
     lines = [*SMALL, "trainer.epochs=100000", "trainer.early_stopping.patience=null", "hydra.run.dir=run"]
     script = f'[ "$RANK" = 0 ] || limit="timeout -s KILL 12"; exec $limit {sys.executable} -m regrun {" ".join(lines)}'
     command = [*TORCHRUN, "--no-python", "bash", "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     summary = tmp_path / "run" / "summary.csv"
     assert [row["status"] for row in (table(summary) if summary.exists() else [])] in ([], ["failed"])

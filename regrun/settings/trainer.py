@@ -41,7 +41,10 @@ class Averaging:
 
 @dataclass(frozen=True)
 class Trainer:
-    """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`."""
+    """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`.
+
+    `batch_size` is that of a whole batch, also where several processes share it.
+    """
 
     epochs: int = number(100, "[0, inf)")
     batch_size: int = number(64, "[1, inf)")
