@@ -74,6 +74,8 @@ def _norm_conflicts(run: Settings, norms: list[str]) -> Iterator[str]:
             yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
     if run.reg.groupnorm.active:
         yield from _group_conflicts(run)
+    if (ghost := run.reg.batchnorm.ghost_batch) is not None and not run.reg.batchnorm.active:
+        yield f"reg.batchnorm.ghost_batch: there is no batchnorm, got {ghost}; add reg=batchnorm, or leave it out"
 
 
 def _dropout_conflicts(run: Settings, hidden: int) -> Iterator[str]:
