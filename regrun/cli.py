@@ -128,12 +128,14 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`; or `demo [NAME]`."""
+    """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
-    if verb not in ("collect", "resume"):
+    if verb not in ("collect", "resume", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     root = _folder(verb, words if verb == "collect" else words[:1])
+    if verb == "track":
+        return _track(root, words[1:])
     if verb == "resume":
         with _loading():
             from regrun import sweep
@@ -160,10 +162,27 @@ def _folder(verb: str, words: Sequence[str]) -> Path:
     """The one folder that follows a verb."""
     if not words or not is_folder(words[0]):
         got = f"got {clip(words[0])!r}" if words else "got nothing"
-        raise ConfigError(f"{verb}: must be followed by the folder of a sweep, {got}")
+        what = "a sweep" if verb in ("collect", "resume") else "a run or a sweep"
+        raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     if words[1:]:
         raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")
     return Path(words[0])
+
+
+def _track(folder: Path, names: Sequence[str]) -> int:
+    """Give trackers the runs that are in a folder's tables."""
+    from regrun import checks, tracking
+
+    unknown = [name for name in names if name not in tracking.TRACKERS]
+    if unknown or not names:
+        got = f"got {clip(unknown[0])!r}" if unknown else "got nothing"
+        raise ConfigError(f"track: a folder is followed by some of {', '.join(tracking.TRACKERS)}, {got}")
+    if not (folder / "summary.csv").is_file():
+        raise ConfigError(f"track: must be followed by a folder with a summary.csv, got {clip(str(folder))!r}")
+    if problems := list(checks.tracker_conflicts(names)):
+        raise ConfigError(problems)
+    tracking.publish(folder, names, print)
+    return 0
 
 
 def _demo(*names: str) -> int:

@@ -89,7 +89,7 @@ def _settings() -> Iterator[tuple[str, str]]:
         if name == f"{group}.kind":
             yield name, "one of " + ", ".join(settings.KINDS[group])
         elif "options" in f.metadata:
-            yield name, "one of " + ", ".join(f.metadata["options"])
+            yield name, f"{'list' if f.type == list[str] else 'one'} of " + ", ".join(f.metadata["options"])
         else:
             interval = f.metadata.get("interval", "(-inf, inf)")
             word = f.type.__name__ if isinstance(f.type, type) and not typing.get_args(f.type) else str(f.type)

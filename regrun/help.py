@@ -17,6 +17,7 @@ usage:
   regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
+  regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them
   regrun --cfg job [...]         show the configuration instead of running it
@@ -28,7 +29,7 @@ groups (GROUP=OPTION; reg takes a list, 'reg=[dropout,batchnorm]'):
 
 KEYS = """
 keys often changed:
-  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme
+  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme  model.name (torchvision)
   reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
   optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
   trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regrun import objective
 from regrun.data.batches import EVAL_BATCH
-from regrun.layers import to_features
+from regrun.layers import per_example
 from regrun.meter import Meter
 from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
@@ -140,19 +140,17 @@ class LayerState:
     zero_fraction: float
 
 
-def inspect(stack: Stack) -> list[list[LayerState]]:
-    """For each replica, the state of each layer with weights, from input to output."""
+def inspect(stack: Stack, outputs: dict[str, Tensor]) -> list[list[LayerState]]:
+    """For each replica, the state of each layer with weights, from input to output; `outputs` receives theirs."""
     probe = stack.batches.indices["train"][:, :PROBE]
     x, targets = stack.batches.eval_batch(probe)
-    outputs: dict[str, Tensor] = {}
     gradients = stack.weight_gradients(x, targets, outputs)
     states: list[list[LayerState]] = [[] for _ in stack.runs]
     for op in weighted(stack.ops):
         weight, gradient = stack.params.leaves[f"{op.name}.weight"].detach(), gradients[f"{op.name}.weight"]
         kind = "conv" if isinstance(op, Conv) else "linear"
-        output = outputs[op.name].detach()
-        output = to_features(output, len(stack)) if output.dim() == 4 else output
-        figures = _figures(weight, gradient, output[:, : x.shape[1]])
+        outputs[op.name] = per_example(outputs[op.name].detach(), replicas=len(stack), rows=x.shape[1])
+        figures = _figures(weight, gradient, outputs[op.name])
         for replica, row in enumerate(figures.tolist()):
             states[replica].append(LayerState(op.name, kind, *row))
     return states
@@ -175,6 +173,15 @@ def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
     return torch.stack(columns, 1).cpu()
 
 
+def gate_entropies(outputs: dict[str, Tensor], replicas: int) -> list[tuple[float | None, float | None]]:
+    """For each replica, from what `inspect` saw, the mean entropy of the gate and that of the mean gate, nats."""
+    if "gate" not in outputs:
+        return [(None, None)] * replicas
+    shares = outputs["gate"].double()  # (R, B, E)
+    entropies = [torch.special.entr(of).sum(-1).mean(1).tolist() for of in (shares, shares.mean(1, keepdim=True))]
+    return list(zip(*entropies, strict=True))
+
+
 def _rms(x: Tensor) -> Tensor:
     """(R, ...) -> (R,) root mean square."""
     norms: Tensor = x.flatten(1).norm(dim=1)
@@ -183,9 +190,10 @@ def _rms(x: Tensor) -> Tensor:
 
 def zero_weights(stack: Stack) -> list[float]:
     """Each replica's share of weights that are exactly 0."""
-    zeros = sum((stack.params.leaves[f"{op.name}.weight"] == 0).flatten(1).sum(1) for op in weighted(stack.ops))
+    zeros = sum((weight == 0).flatten(1).sum(1) for weight in stack.params.weights())
     assert isinstance(zeros, Tensor)
-    return (zeros.cpu().double() / stack.params.num_weights).tolist()
+    shares: list[float] = (zeros.cpu().double() / stack.params.num_weights).tolist()
+    return shares
 
 
 def weight_norms(stack: Stack) -> list[float]:

@@ -14,13 +14,21 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -_log_softmax(logits).gather(1, targets.unsqueeze(1)).squeeze(1)
 
 
+def distributions(targets: Tensor, num_classes: int) -> Tensor:
+    """(R, B) classes -> (R, B, K), 1 on the class; shares (R, B, K) and a regression's targets stay as they are."""
+    if targets.is_floating_point():
+        return targets
+    shares = torch.zeros(*targets.shape, num_classes, device=targets.device)
+    return shares.scatter_(2, targets.unsqueeze(2), 1.0)
+
+
 def smoothed_targets(targets: Tensor, num_classes: int, smoothing: Tensor) -> Tensor:
-    """(R, B) classes -> (R, B, K): 1 - e on the class plus e / K on every class (Szegedy et al. 2016).
+    """Classes (R, B) or shares (R, B, K) -> 1 - e of these plus e / K on every class (Szegedy et al. 2016).
 
     smoothing: (R, 1), each replica's e.
     """
     spread = (smoothing / num_classes).unsqueeze(2)
-    return F.one_hot(targets, num_classes) * (1 - smoothing.unsqueeze(2)) + spread
+    return distributions(targets, num_classes) * (1 - smoothing.unsqueeze(2)) + spread
 
 
 def cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

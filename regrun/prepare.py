@@ -16,7 +16,8 @@ from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
-from regrun.settings import Settings
+from regrun.models import vision
+from regrun.settings import Settings, Torchvision
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
 
@@ -62,7 +63,10 @@ def prepare(
             problems += error.problems
             continue
         source = loaded[key]
-        problems += checks.data_conflicts(run, train_size, source.shape, source.is_regression)
+        found_wrong = list(checks.data_conflicts(run, train_size, source.shape, source.is_regression))
+        if isinstance(run.model, Torchvision) and not found_wrong:
+            found_wrong = list(vision.check(run.model, source.shape, source.num_outputs, run.trainer.batch_size))
+        problems += found_wrong
         warnings = list(checks.warnings(run, train_size))
         prepared.append(Prepared(job, run_id(run), source, train_size, device, warnings))
     if problems:

@@ -6,6 +6,7 @@ from typing import Any
 # What the regularizers measurably did, and what each figure means; columns `acted.<name>` of summary.csv.
 ACTED = {
     "dropout": "share of nonzero units that dropout zeroed in training",
+    "attention_dropout": "share of nonzero attention weights that were zeroed in training",
     "spatial_dropout": "share of feature maps that spatial dropout zeroed in training",
     "stochastic_depth": "share of residual branches that stochastic depth left out in training, mean over blocks",
     "batchnorm": "norm layers that normalized val by their running statistics",
@@ -20,6 +21,14 @@ ACTED = {
     "noise": "standard deviation of the noise that was added",
     "crop": "share of pixels that cropping changed",
     "flip": "share of images that mirroring changed",
+    "rotation": "share of pixels that rotation changed",
+    "randaugment": "share of images that RandAugment changed",
+    "trivialaugment": "share of images that TrivialAugment changed",
+    "jitter": "share of pixels that jitter changed",
+    "cutout": "share of pixels that cutout changed",
+    "erasing": "share of pixels that random erasing changed",
+    "mixup": "mean weight of the other example",
+    "cutmix": "mean share of the image that came from the other example",
     "grad_clip": "share of the measured steps whose gradient was scaled down",
     "grad_clip_value": "share of the gradient's elements that the measured steps cut off",
     "accumulate": "batches per optimizer update",
@@ -71,6 +80,12 @@ class EpochRow:
         "norm of averaged minus current weights; not 0 where averaged weights are what is measured, kept and tested"
     )
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
+    gate_entropy: float | None = column(
+        "entropy of a mixture's gate, nats, mean over the first 256 training examples; none without a gate"
+    )
+    gate_load_entropy: float | None = column(
+        "entropy of the mean gate over these, nats: ln of the number of experts where all do as much; none without"
+    )
     seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")
 
@@ -113,7 +128,9 @@ class AuditRow:
     parameters: int = column("of the layer and of the norm after it")
     fan_in: int | None = column("inputs of one unit: channels times kernel area for conv; none for the input")
     fan_out: int | None = column("units that one input reaches; none for the input")
-    target_std: float | None = column("standard deviation of the weights that the init scheme aims at")
+    target_std: float | None = column(
+        "standard deviation of the weights that the init scheme aims at; none where a file has them"
+    )
     weight_std: float | None = column("standard deviation of the weights that were drawn")
     activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")

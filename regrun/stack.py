@@ -26,7 +26,8 @@ from regrun.models.ops import (
     run_back,
     walk,
 )
-from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
+from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers, weighted
+from regrun.models.vision import Network
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
 
@@ -80,6 +81,7 @@ class Stack:
         if self.averages and "average" not in self.state:
             self.state["average"] = self.params.flat.clone()
         self.held: tuple[Tensor, Tensor, int] | None = None  # sums over the examples of batches before the step's own
+        self.outputs = {f"{op.name}.weight" for op in weighted(self.ops) if op.start == "output"}
         end = self.params.weights_end
         self.weights = self.params.flat[:, :end]
         self.decayed = self.params.stretches(self._is_decayed)
@@ -90,10 +92,12 @@ class Stack:
         }
         self.means = {name: rates for name, rates in self.rates.items() if rates.mean is not None}
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
+        self.draws = {name: self.sizes[name] for name in self.rates}  # random numbers an example, by place
+        self.draws |= {op.name: 1 for op in walk(self.ops) if isinstance(op, Network)}
 
     def _is_decayed(self, slot: Slot) -> bool:
         exclude = self.runs[0].reg.weight_decay.exclude
-        is_kept_output = exclude == "norm_bias_output" and slot.name == "output.weight"
+        is_kept_output = exclude == "norm_bias_output" and slot.name in self.outputs
         return slot.role not in UNDECAYED[exclude] and not is_kept_output
 
     def _column(self, values: list[float]) -> Tensor | None:
@@ -147,10 +151,10 @@ class Stack:
         return {
             name: MaskStream(
                 [generator(r.seeds.dropout or 0, purpose, name, time, device=self.device) for r in runs],
-                size=aligned(batch_size) * self.sizes[name],
+                size=aligned(batch_size) * size,
                 steps=steps,
             )
-            for name in self.rates
+            for name, size in self.draws.items()
         }
 
     def forward(
@@ -206,7 +210,7 @@ class Stack:
         streams: dict[str, MaskStream],
         meter: Meter | None = None,
     ) -> Moments:
-        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T)."""
+        """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T or K)."""
         with torch.no_grad():
             masks = _drawn_once(streams)
             loss = self._backward(x, targets, masks, meter)
@@ -281,7 +285,7 @@ class Stack:
     def _estimate_statistics(self, chosen: Tensor) -> None:
         """The chosen replicas' (R,) running statistics as means over train, in batches as for evaluation.
 
-        From 0 one batch moves them by `momentum` of its own, so they are divided by it.
+        From 0 one batch moves them by their norm's momentum of its own, so they are divided by it.
         """
         if not self.buffers or not bool(chosen.any()):
             return
@@ -293,8 +297,9 @@ class Stack:
                     self._logits(x, self._pass(x, training=True, buffers=own, ghost=None))
                 sums = {name: total.add_(own[name], alpha=x.shape[1]) for name, total in sums.items()}
                 count += x.shape[1]
-        scale = 1 / (count * self.runs[0].reg.batchnorm.momentum)
+        momenta = {name: momentum for op in walk(self.ops) for name, _, momentum in op.running()}
         for name, buffer in self.buffers.items():
+            scale = 1 / (count * momenta[name.rpartition(".")[0]])
             buffer.copy_(torch.where(chosen.unsqueeze(1), sums[name] * scale, buffer))
 
     def _pass(self, x: Tensor, **more: Any) -> Pass:
@@ -322,9 +327,11 @@ class Stack:
         return objective.soft_cross_entropy_with_gradient(logits, soft)
 
     def _plain_loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        if self.error is None:
-            return objective.cross_entropy_with_gradient(outputs, targets)
-        return objective.error_with_gradient(outputs, targets, self.error)
+        if self.error is not None:
+            return objective.error_with_gradient(outputs, targets, self.error)
+        if targets.is_floating_point():  # shares of classes: the examples were mixed
+            return objective.soft_cross_entropy_with_gradient(outputs, targets)
+        return objective.cross_entropy_with_gradient(outputs, targets)
 
     def _penalize(self, g: Tensor, meter: Meter | None) -> Tensor:
         penalty = self.nothing
@@ -409,13 +416,15 @@ def error_of(run: Settings, source: Source) -> str | None:
 
 
 def drop_rate(run: Settings, op: Dropout) -> float:
-    """The drop probability of a run at an op, whose name is "input", or "hidden1" and so on."""
+    """The drop probability of a run at an op; the name of what belongs to hidden layer i has "hidden<i>" in it."""
     reg = run.reg
     if isinstance(op, StochasticDepth):
         return reg.stochastic_depth.rate * op.share
     if isinstance(op, SpatialDropout):
         return reg.spatial_dropout.rate
+    if op.mechanism == "attention_dropout":
+        return reg.attention_dropout.rate
     if op.name == "input":
         return reg.dropout.input_rate
-    index = int(op.name.removeprefix("hidden")) - 1
+    index = int(op.name.partition("hidden")[2].partition("_")[0]) - 1
     return reg.dropout.rate if reg.dropout.rates is None else reg.dropout.rates[index]

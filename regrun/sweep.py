@@ -32,6 +32,7 @@ from regrun import (
     search,
     settings,
     sweepview,
+    tracking,
 )
 from regrun.batches import Batch
 from regrun.config import Command, Job
@@ -135,8 +136,7 @@ def show_plan(command: Command) -> int:
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
     workers = choice.slots(command.launcher, runs)
     for stack in stacks(missing, workers=workers):
-        model = stack[0].job.settings.model
-        print(f"stack of {len(stack)}: {model.kind} {'x'.join(map(str, settings.hidden_layers(model)))}")
+        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}")
     print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
     if kept := keeping.line(missing):
         print(kept)
@@ -147,6 +147,8 @@ def _plan(command: Command) -> list[Prepared]:
     """The distinct runs, in order. Torch stays at one thread here: workers are forked from this process."""
     if len({job.settings.sweep for job in command.jobs}) > 1:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
+    if len({tuple(job.settings.trainer.trackers) for job in command.jobs}) > 1:
+        raise ConfigError("trainer.trackers: is the same for all runs of a sweep, got several values; give it one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
     runs = list({p.run_id: p for p in prepare(command.jobs, there=_there(command.launcher))}.values())
@@ -202,6 +204,8 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         _tell_failures(rows, plan.rows(root))
         if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
             view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
+        if not signal():
+            tracking.publish(root, first.trainer.trackers, view.note)
         return Result({status for _, status, _ in rows.values()}, signal())
 
 

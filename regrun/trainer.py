@@ -24,7 +24,7 @@ from regrun.measure import Score
 from regrun.meter import Meter
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
 from regrun.schedules import ReduceOnPlateau
-from regrun.settings import CosineRestarts, Plateau, Settings, cycle_ends, requested
+from regrun.settings import CosineRestarts, Plateau, Settings, cycle_ends, normalizes_batches, requested
 from regrun.stack import Stack, new_stack
 from regrun.stopping import Stopping
 
@@ -129,7 +129,7 @@ def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
     batch = run.trainer.batch_size
     slices = [(start, min(start + batch, size)) for start in range(0, size, batch)]
     ragged = slices[-1][1] - slices[-1][0]
-    if (run.data.drop_last and ragged < batch) or (run.reg.batchnorm.active and ragged == 1):
+    if (run.data.drop_last and ragged < batch) or (normalizes_batches(run) and ragged == 1):
         slices.pop()
     return slices[: run.trainer.limit_batches]
 
@@ -205,7 +205,9 @@ def _close_epoch(
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
-    layers, norms, acted = measure.inspect(stack), measure.weight_norms(stack), meter.means(len(stack))
+    outputs: dict[str, Tensor] = {}
+    layers, norms, acted = measure.inspect(stack, outputs), measure.weight_norms(stack), meter.means(len(stack))
+    gates = measure.gate_entropies(outputs, len(stack))
     for r, p in enumerate(progress):
         if report is not None and _has_diverged(p, report, r, train[r]):
             continue
@@ -217,7 +219,7 @@ def _close_epoch(
             _note_acted(p, {name: means[r] for name, means in acted.items()})
             if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
                 p.acted.setdefault("averaging", []).append(distances[r])
-            yield _epoch_row(p, report, epoch, r, norms[r], distances[r])
+            yield _epoch_row(p, report, epoch, r, norms[r], distances[r], gates[r])
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, score.r2)
         for state in layers[r]:
@@ -239,7 +241,15 @@ def _snapshot_epochs(run: Settings) -> list[int]:
     return cycle_ends(run.scheduler, run.trainer.epochs)
 
 
-def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float, distance: float) -> EpochRow:
+def _epoch_row(
+    p: Progress,
+    report: EpochReport,
+    epoch: int,
+    r: int,
+    weight_norm: float,
+    distance: float,
+    gate: tuple[float | None, float | None],
+) -> EpochRow:
     return EpochRow(
         run_id=p.run_id,
         epoch=epoch,
@@ -251,6 +261,8 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
         weight_norm=weight_norm,
         averaging_distance=distance,
         penalty=report.penalty[r],
+        gate_entropy=gate[0],
+        gate_load_entropy=gate[1],
         seconds=report.seconds,
         examples_per_second=report.examples / report.seconds,
     )

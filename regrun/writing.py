@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import regrun
-from regrun import predictions, records, rows, settings
+from regrun import predictions, records, rows, settings, tracking
 from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
@@ -23,7 +23,7 @@ from regrun.errors import clip
 from regrun.looks import Look
 from regrun.predictions import Predictions
 from regrun.prepare import Prepared, configure_torch, device_name
-from regrun.rows import LabelRow, Outcome, Provenance, Row
+from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
@@ -39,8 +39,9 @@ def train_into(
 ) -> Iterator[tuple[Prepared, Outcome]]:
     """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
 
-    Rows are written an epoch at a time, then `show` gets each of them, and `prune` all: it names the runs that end
-    here. A run is finished when its row is in summary.csv; its predictions are there before, its weights follow.
+    Rows are written an epoch at a time, then TensorBoard gets them if it is asked for, `show` each of them, and `prune`
+    all: it names the runs that end here. A run is finished when its row is in summary.csv; its predictions are there
+    before, its weights follow.
     """
     start, by_id = time.monotonic(), {p.run_id: p for p in runs}
     configure_torch(runs[0].job.settings, runs[0].device)
@@ -49,6 +50,7 @@ def train_into(
     source, trained = runs[0].source, [p.job.settings for p in runs]
     splits = {p.run_id: split(source, run.data, run.seeds) for p, run in zip(runs, trained, strict=True)}
     _write_label_noise(folder, source, splits)
+    live = tracking.Live(folder, runs[0].job.sweep or folder, list(by_id) if _is_live(runs) else [])
     training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device), None
     with suppress(StopIteration):
         while True:
@@ -63,15 +65,20 @@ def train_into(
                 yield prepared, news.outcome
             else:
                 _write_epoch(folder, news)
+                live(news)
                 for row in news:
                     show(row)
                 pruned = prune(news)
 
 
+def _is_live(runs: Sequence[Prepared]) -> bool:
+    return "tensorboard" in runs[0].job.settings.trainer.trackers
+
+
 def _write_epoch(folder: Path, news: list[Row]) -> None:
     for cls, name in TABLES.items():
         if own := [rows.values(row) for row in news if type(row) is cls]:
-            records.append(folder / name, rows.columns(cls), own, missing="")
+            records.append(folder / name, rows.columns(cls), own, missing="" if cls is CurveRow else "none")
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -144,6 +151,7 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
         "input.scale": own.scale,
         "input.fill": own.fill,
         "input.shape": torch.tensor(prepared.source.shape),
+        "output.size": torch.tensor(prepared.source.num_outputs),
     }
     if prepared.source.is_regression:
         inputs |= {"target.mean": own.target_mean.float(), "target.scale": own.target_scale.float()}

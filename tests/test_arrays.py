@@ -200,5 +200,6 @@ def test_what_the_shape_rules_out_is_refused(
 def test_a_cnn_trains_on_images_with_colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("data.npz", x=IMAGES, y=TABLE["y"])
-    words = ["data=npz", "data.path=data.npz", "data.layout=hwc", "model=cnn", "model.widths=[4]", "reg=[crop,flip]"]
-    assert main([*words, "reg.crop.padding=1", "trainer.epochs=1", "trainer.progress=none"]) == 0
+    reg = ["reg=[crop,flip,jitter,randaugment,mixup,cutmix]", "reg.crop.padding=1", "reg.jitter.saturation=0.5"]
+    words = ["data=npz", "data.path=data.npz", "data.layout=hwc", "model=cnn", "model.widths=[4]", *reg]
+    assert main([*words, "trainer.epochs=1", "trainer.progress=none"]) == 0

@@ -14,10 +14,13 @@ from regrun.rows import EpochRow
 OPTIONS = {
     "model": [
         *("linear", "shallow", "wide", "deep", "residual", "cnn", "cnn_small", "mlp_as_cnn", "mlp_as_cnn_small"),
+        *("resnet", "moe", "vit", "torchvision"),
     ],
     "reg": [
-        *("none", "dropout", "spatial_dropout", "stochastic_depth", "batchnorm", "layernorm", "groupnorm"),
-        *("weight_decay", "l2", "l1", "max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
+        *("none", "dropout", "spatial_dropout", "stochastic_depth", "attention_dropout"),
+        *("batchnorm", "layernorm", "groupnorm", "weight_decay", "l2", "l1", "max_norm", "sam"),
+        *("label_smoothing", "noise", "crop", "flip", "rotation", "randaugment", "trivialaugment", "jitter"),
+        *("cutout", "erasing", "mixup", "cutmix"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
     "scheduler": [
@@ -107,6 +110,28 @@ def test_flipping_digits_is_a_warning_that_says_why() -> None:
     run = config.jobs(["reg=flip"], multirun=False)[0].settings
     (line,) = checks.warnings(run, 1150)
     assert line.startswith("reg.flip.rate: ") and "mirror" in line
+
+
+def test_turning_digits_far_is_a_warning_and_a_little_is_none() -> None:
+    said = [
+        list(
+            checks.warnings(
+                config.jobs(["reg=rotation", f"reg.rotation.degrees={d}"], multirun=False)[0].settings, 1150
+            )
+        )
+        for d in (10, 90)
+    ]
+    assert said[0] == []
+    assert said[1][0].startswith("reg.rotation.degrees: ")
+
+
+@pytest.mark.parametrize("name", ["jitter", "randaugment", "trivialaugment"])
+def test_colors_are_those_of_gray_images_or_of_three_channels(name: str) -> None:
+    words = ["data=npz", "data.path=x", "data.layout=hwc", f"reg={name}"]
+    run = config.jobs(words, multirun=False)[0].settings
+    found = {c: list(checks.data_conflicts(run, 1000, (c, 8, 8), is_regression=False)) for c in (1, 2, 3, 4)}
+    assert found[1] == found[3] == []
+    assert all(len(found[c]) == 1 and found[c][0].startswith(f"reg.{name}: ") for c in (2, 4))
 
 
 def test_smoke_ends_in_seconds_offline(digits: Source) -> None:

@@ -449,7 +449,19 @@ def test_the_order_is_a_function_of_its_own_seed_and_the_epoch(digits: Source) -
     assert torch.equal(alone.order(1)[0], other)  # whatever was asked for before, and in whatever company
 
 
-AUGMENTED = s.Reg(noise=s.Noise(std=0.3), crop=s.Crop(padding=2), flip=s.Flip(rate=0.5))
+AUGMENTED = s.Reg(
+    noise=s.Noise(std=0.3),
+    crop=s.Crop(padding=2),
+    flip=s.Flip(rate=0.5),
+    rotation=s.Rotation(20),
+    randaugment=s.RandAugment(2),
+    trivialaugment=s.TrivialAugment(True),
+    jitter=s.Jitter(0.3, 0.3),
+    cutout=s.Cutout(3),
+    erasing=s.Erasing(0.5),
+    mixup=s.Mixup(0.4),
+    cutmix=s.Cutmix(1.0),
+)
 
 
 def test_only_training_batches_are_augmented(digits: Source) -> None:

@@ -12,6 +12,7 @@ import torch
 from conftest import MNIST_ROOT, needs_mnist
 from numpy.typing import NDArray
 
+from regrun import checks
 from regrun import settings as s
 from regrun.cli import main
 from regrun.data.sources import MNIST_SHA256, load
@@ -47,7 +48,7 @@ def checked(errors: str) -> list[str]:
 # A command line (blanks part its words), and what its one line says first.
 MISTAKES = [
     # keys, options and kinds that are not there
-    ("model=resnet", "model"),
+    ("model=resnett", "model"),
     ("model=/schema/model/cnn", "model"),
     ("model=null", "model=null"),
     ("reg=[[dropout]]", "reg"),
@@ -100,6 +101,15 @@ MISTAKES = [
     ("trainer.save=all", "trainer.save"),
     ("reg.max_norm.value=0", "reg.max_norm.value"),
     ("reg.sam.rho=-1", "reg.sam.rho"),
+    ("reg.rotation.degrees=181", "reg.rotation.degrees"),
+    ("reg.randaugment.num_ops=-1", "reg.randaugment.num_ops"),
+    ("reg=randaugment reg.randaugment.magnitude=31", "reg.randaugment.magnitude"),
+    ("reg.trivialaugment.active=1", "reg.trivialaugment.active"),
+    ("reg.jitter.brightness=-0.1", "reg.jitter.brightness"),
+    ("reg.cutout.size=-1", "reg.cutout.size"),
+    ("reg.erasing.rate=1.1", "reg.erasing.rate"),
+    ("reg.mixup.alpha=-1", "reg.mixup.alpha"),
+    ("reg.cutmix.alpha=-1", "reg.cutmix.alpha"),
     ("reg.spatial_dropout.rate=1", "reg.spatial_dropout.rate"),
     ("reg.stochastic_depth.rate=1", "reg.stochastic_depth.rate"),
     ("reg.dropout.kind=scaled", "reg.dropout.kind"),
@@ -131,9 +141,35 @@ MISTAKES = [
     ("model=linear reg.dropout.rates=[0.1]", "reg.dropout.rates"),
     ("model=linear reg=dropout", "reg.dropout.rate"),
     ("model=linear reg=batchnorm", "reg.batchnorm"),
-    ("data=moons reg=crop", "reg.crop"),
+    *((f"data=moons reg={name}", f"reg.{name}") for name in checks.OF_IMAGES),
+    ("reg.jitter.saturation=0.2", "reg.jitter.saturation"),
+    ("reg.cutout.size=9", "reg.cutout.size"),
     ("data=moons model=cnn", "model"),
     ("model=cnn model.widths=null model.depth=4", "model.depth"),
+    ("model=resnet model.depth=21", "model.depth"),
+    ("data=moons model=resnet", "model"),
+    ("data=moons model=vit", "model"),
+    ("data=moons model=torchvision", "model"),
+    ("model=vit model.patch=3", "model.patch"),
+    ("model=vit model.heads=5", "model.heads"),
+    ("model=vit reg=batchnorm", "reg.batchnorm"),
+    ("model=vit reg=layernorm", "reg.layernorm"),
+    ("model=vit reg=groupnorm", "reg.groupnorm"),
+    ("model=vit reg=spatial_dropout", "reg.spatial_dropout.rate"),
+    ("model=torchvision reg=groupnorm", "reg.groupnorm"),
+    ("model=torchvision reg=stochastic_depth", "reg.stochastic_depth.rate"),
+    ("model=moe model.top_k=5", "model.top_k"),
+    ("model=moe model.experts=0", "model.experts"),
+    ("reg=attention_dropout", "reg.attention_dropout.rate"),
+    ("model=vit reg.attention_dropout.rate=1", "reg.attention_dropout.rate"),
+    ("model=torchvision reg=dropout", "reg.dropout"),
+    ("model=torchvision reg=batchnorm", "reg.batchnorm"),
+    ("model=torchvision reg=layernorm", "reg.layernorm"),
+    ("model=torchvision model.name=resnet19", "model.name"),
+    ("model=torchvision model.name=inception_v3", "model.name"),
+    ("model=torchvision trainer.batch_size=1", "model.name"),
+    ("model=torchvision model.name=vgg11_bn model.small_stem=true", "model.small_stem"),
+    ("model=torchvision model.weights=nowhere.pth", "model.weights"),
     ("reg=crop reg.crop.padding=8", "reg.crop.padding"),
     ("reg=batchnorm trainer.batch_size=1", "trainer.batch_size"),
     ("reg=sam trainer.accumulate=2", "trainer.accumulate"),

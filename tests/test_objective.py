@@ -48,6 +48,15 @@ def test_no_smoothing_is_plain_cross_entropy() -> None:
     torch.testing.assert_close(objective.cross_entropy(logits, targets).mean(1), plain[0])
 
 
+def test_shares_of_classes_are_smoothed_as_classes_are() -> None:
+    targets = classes()
+    shares = objective.distributions(targets, K)
+    assert torch.equal(shares, F.one_hot(targets, K).float())
+    assert objective.distributions(shares, K) is shares
+    smoothed = objective.smoothed_targets(targets, K, SMOOTHING)
+    assert torch.equal(objective.smoothed_targets(shares, K, SMOOTHING), smoothed)
+
+
 def test_smoothed_targets_are_distributions() -> None:
     soft = objective.smoothed_targets(classes(), K, SMOOTHING)
     torch.testing.assert_close(soft.sum(2), torch.ones(R, B, dtype=torch.float64))

@@ -80,6 +80,17 @@ RULES = (
     s.EarlyStopping(rule="generalization_loss", alpha=1.0),
     s.EarlyStopping(patience=1, min_delta=0.2, smoothing=0.7),
 )
+AUGMENT = {
+    "flip": (s.Flip(), s.Flip(0.5)),
+    "rotation": (s.Rotation(), s.Rotation(10), s.Rotation(20)),
+    "randaugment": (s.RandAugment(1, magnitude=4), s.RandAugment(), s.RandAugment(2)),
+    "trivialaugment": (s.TrivialAugment(), s.TrivialAugment(), s.TrivialAugment(), s.TrivialAugment(True)),
+    "jitter": (s.Jitter(0.1), s.Jitter(), s.Jitter(contrast=0.2)),
+    "cutout": (s.Cutout(), s.Cutout(2)),
+    "erasing": (s.Erasing(0.3), s.Erasing()),
+    "mixup": (s.Mixup(), s.Mixup(0.2), s.Mixup(1.0)),
+    "cutmix": (s.Cutmix(), s.Cutmix(), s.Cutmix(1.0), s.Cutmix(0.5)),
+}
 CASES = {
     "adam": {},
     "sgd": {"optimizer": s.Sgd()},
@@ -123,6 +134,18 @@ CASES = {
     "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},
     "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
     "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
+    "silu": {"model": s.Mlp(depth=1, width=37, activation="silu"), "batch_size": 33},
+    "elu": {"model": s.Mlp(depth=1, width=37, activation="elu"), "batch_size": 33},
+    "moe": {"model": s.Moe(experts=3, width=20), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "moe top 2": {"model": s.Moe(experts=5, top_k=2, widths=[13, 7]), "batch_size": 33},
+    "vit": {
+        "model": s.Vit(depth=2, width=24, heads=3, patch=4),
+        "cycled": {
+            "attention_dropout": (s.AttentionDropout(0.3), s.AttentionDropout()),
+            "stochastic_depth": (s.StochasticDepth(), s.StochasticDepth(), s.StochasticDepth(0.5)),
+        },
+    },
+    "vit of odd shapes": {"model": s.Vit(depth=1, width=22, heads=2, patch=2), "batch_size": 33},
     "schedulers": {"schedulers": SCHEDULERS},
     "accumulate": {"trainer": {"accumulate": [3], "grad_clip_value": [None, 0.01, 0.1]}},
     "averaging": {"trainer": {"averaging": AVERAGING}},
@@ -134,6 +157,7 @@ CASES = {
     "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
     "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
     "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "augment": {"cycled": AUGMENT},
     "stopping": {"trainer": {"early_stopping": RULES}},
     "linear": {"model": s.Mlp(depth=0)},
 }
@@ -163,18 +187,30 @@ def test_a_diverged_replica_leaves_its_neighbours_as_they_are(digits: Source) ->
     assert ends[1].outcome == alone_ends[0].outcome
 
 
-CNNS = {
-    "plain": s.Reg(),
-    "groupnorm": s.Reg(groupnorm=s.GroupNorm(active=True, groups=2)),
-    "ghost batches": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9)),
-    "dropout": s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3)),
+CONVOLUTIONS = {
+    "cnn": (s.Cnn(widths=[4, 8]), s.Reg()),
+    "groupnorm": (s.Cnn(widths=[4, 8]), s.Reg(groupnorm=s.GroupNorm(active=True, groups=2))),
+    "ghost batches": (s.Cnn(widths=[4, 8]), s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9))),
+    "dropout": (s.Cnn(widths=[4, 8]), s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3))),
+    "resnet": (s.Resnet(depth=14, width=4), s.Reg(batchnorm=s.BatchNorm(active=True))),
+    "resnet with dropout": (
+        s.Resnet(depth=8, width=4),
+        s.Reg(
+            batchnorm=s.BatchNorm(active=True),
+            dropout=s.Dropout(0.2),
+            spatial_dropout=s.SpatialDropout(0.3),
+            stochastic_depth=s.StochasticDepth(0.5),
+        ),
+    ),
 }
 
 
-@pytest.mark.parametrize("reg", CNNS.values(), ids=CNNS)
-def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(reg: s.Reg, digits: Source) -> None:
+@pytest.mark.parametrize(("model", "reg"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_one_step_of_convolutions_in_a_stack_is_that_of_their_single_run(
+    model: s.Model, reg: s.Reg, digits: Source
+) -> None:
     """Grouped convolutions round differently (oneDNN), so one step from equal state is compared."""
-    runs = [make(model=s.Cnn(widths=[4, 8]), optimizer=s.Sgd(lr=0.1), reg=reg, seed=i) for i in range(3)]
+    runs = [make(model=model, reg=reg, optimizer=s.Sgd(lr=0.1), seed=i) for i in range(3)]
     splits = [split(digits, r.data, r.seeds) for r in runs]
 
     def step(members: list[int]) -> torch.Tensor:
@@ -196,6 +232,11 @@ def test_runs_of_different_structure_are_refused(digits: Source) -> None:
     splits = [split(digits, r.data, r.seeds) for r in runs]
     with pytest.raises(ValueError, match=r"model\.depth"):
         next(train(runs, ["a", "b"], digits, splits, torch.device("cpu")))
+
+
+def test_torchvisions_models_never_share_a_stack() -> None:
+    runs = [make(model=s.Torchvision(), seed=seed) for seed in (0, 1)]
+    assert "seed" in differences(runs)
 
 
 def test_what_is_stackable_never_separates_runs() -> None:

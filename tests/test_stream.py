@@ -15,7 +15,13 @@ from regrun.data.stream import is_streamed
 from regrun.prepare import run_id
 
 AUGMENTED = s.Reg(
-    dropout=s.Dropout(0.2), noise=s.Noise(0.1), crop=s.Crop(1), flip=s.Flip(0.5), batchnorm=s.BatchNorm(active=True)
+    dropout=s.Dropout(0.2),
+    noise=s.Noise(0.1),
+    crop=s.Crop(1),
+    flip=s.Flip(0.5),
+    rotation=s.Rotation(10),
+    mixup=s.Mixup(0.2),
+    batchnorm=s.BatchNorm(active=True),
 )
 CASES = {
     "digits": s.Digits(normalize="standardize", label_noise=0.1, bootstrap=True),

@@ -204,6 +204,14 @@ ACTED = {
     "noise": (s.Reg(noise=s.Noise(0.2)), 0.19, 0.21),
     "crop": (s.Reg(crop=s.Crop(1)), 0.2, 0.8),
     "flip": (s.Reg(flip=s.Flip(0.5)), 0.3, 0.7),
+    "rotation": (s.Reg(rotation=s.Rotation(10)), 0.2, 0.8),
+    "randaugment": (s.Reg(randaugment=s.RandAugment(2)), 0.7, 0.95),
+    "trivialaugment": (s.Reg(trivialaugment=s.TrivialAugment(True)), 0.5, 0.9),
+    "jitter": (s.Reg(jitter=s.Jitter(0.5)), 0.2, 0.6),
+    "cutout": (s.Reg(cutout=s.Cutout(4)), 0.05, 0.2),
+    "erasing": (s.Reg(erasing=s.Erasing(1.0)), 0.02, 0.15),
+    "mixup": (s.Reg(mixup=s.Mixup(1.0)), 0.05, 0.95),
+    "cutmix": (s.Reg(cutmix=s.Cutmix(0.5)), 0.01, 0.95),
 }
 
 

@@ -1,20 +1,20 @@
 """A stack's data on its device: inputs once, as uint8 for images; indices, labels and scaling per replica."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from regrun import augment
 from regrun.data import stream
+from regrun.data.augmentation import Augmentation, Streams
 from regrun.data.source import Source
 from regrun.data.split import Split
 from regrun.meter import Meter
 from regrun.settings import Settings
-from regrun.streams import epoch_order, generator
+from regrun.streams import epoch_order
 
-Streams = dict[str, list[Generator]]
 ALL = slice(None)
 
 EVAL_BATCH = 1024  # examples: fixed, so that what an evaluation gives never depends on the stack's size
@@ -39,16 +39,14 @@ class Batches:
         self.fill = _per_replica([s.fill for s in splits], torch.float32, device).unsqueeze(1)
         self.memory = torch.empty(0, device=device)
         self._bind(splits, runs)
+        self.windows = None if self.is_streamed else self.augmentation.windows(self.inputs)
 
     def _bind(self, splits: Sequence[Split], runs: Sequence[Settings]) -> None:
         """Read the settings of the runs that are (still) here."""
         self.splits, self.runs = list(splits), list(runs)
         self.spreads: dict[str, Tensor] = {}
         self.is_centered = bool((self.offset != 0).any())
-        self.noise = torch.tensor([r.reg.noise.std for r in runs], device=self.device).view(-1, 1, 1)
-        self.flips, self.paddings = [r.reg.flip.rate for r in runs], [r.reg.crop.padding for r in runs]
-        self.has_images_augmented = any(self.flips) or any(self.paddings)
-        self.has_noise = any(r.reg.noise.std for r in runs)
+        self.augmentation = Augmentation(self.source, runs, self.device)
 
     def select(self, keep: list[int]) -> "Batches":
         """The same for some of the replicas; the inputs are shared."""
@@ -68,52 +66,36 @@ class Batches:
         return order.to(self.device)
 
     def augmenters(self, epoch: int) -> Streams:
-        """Each augmentation's stream for each replica, for one epoch: no augmentation moves another."""
-        return {
-            name: [generator(r.seeds.augment or 0, "augment", name, epoch, device=self.device) for r in self.runs]
-            for name in ("flip", "crop", "noise")
-        }
+        """The streams of the augmentations that are asked for, for one epoch."""
+        return self.augmentation.streams(epoch)
 
-    def rows(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
-        """For each (R, B) of indices the inputs (R, B, D) as they are in the source."""
+    def rows(self, parts: Sequence[Tensor]) -> Iterator[Tensor | None]:
+        """For each (R, B) of indices the inputs (R, B, D) as they are in the source; None unless they are streamed."""
         if self.is_streamed:
             return stream.rows(self.inputs, parts, self.device, workers=self.runs[0].data.workers)
-        return map(self._gathered, parts)
+        return itertools.repeat(None, len(parts))
 
     def train_batch(
         self, indices: Tensor, streams: Streams, meter: Meter | None = None, *, rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> augmented inputs (R, B, D), valid until the next batch, and targets (R, B) or (R, B, T).
 
-        rows: what `rows` gives for these indices, where it is there already.
+        Targets of classes are shares (R, B, K) where examples are mixed. rows: what `rows` gives for these indices.
         """
-        x = self._gathered(indices) if rows is None else rows
-        if self.has_images_augmented:
-            x = self._augmented(x, streams, meter)
-        x = self._scaled(x)
-        if self.has_noise:
-            clean, x = x, augment.noise(x, self.noise, streams["noise"])
-            if meter is not None:
-                meter.add("noise", (x - clean).flatten(1).std(1))
-        return x, self._targets(indices)
-
-    def _augmented(self, x: Tensor, streams: Streams, meter: Meter | None) -> Tensor:
-        images: Tensor = x.unflatten(2, self.source.shape)
-        if any(self.flips):
-            before, images = images, augment.flip(images, self.flips, streams["flip"])
-            if meter is not None:
-                meter.add("flip", (before != images).flatten(2).any(2).float().mean(1))
-        if any(self.paddings):
-            before, images = images, augment.crop(images, self.paddings, streams["crop"])
-            if meter is not None:
-                meter.add("crop", (before != images).flatten(1).float().mean(1))
-        return images.flatten(2)
+        changes = self.augmentation
+        if self.windows is not None and changes.moving and meter is None:
+            x = changes.gathered(self.windows, indices, streams)
+        else:
+            x = changes.moved(self._gathered(indices) if rows is None else rows, streams, meter)
+        x = self._scaled(changes.recolored(x, streams, meter))
+        return changes.finished(x, self._targets(indices), streams, meter)
 
     def eval_batches(self, name: str, replicas: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
         """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order."""
         parts = self.indices[name][replicas].split(EVAL_BATCH, dim=1)
         for indices, rows in zip(parts, self.rows(parts), strict=True):
-            yield self._scaled(rows, replicas), self._targets(indices, replicas)
+            x = self._gathered(indices) if rows is None else rows
+            yield self._scaled(x, replicas), self._targets(indices, replicas)
 
     def eval_batch(self, indices: Tensor, replicas: slice = ALL) -> tuple[Tensor, Tensor]:
         """(R, B) indices -> plain inputs (R, B, D), valid until the next batch, and targets (R, B)."""
@@ -140,7 +122,7 @@ class Batches:
         # Into the same memory each time: fresh pages cost more than the cast (0.09 ms of 0.11 at 1,024 x 784).
         if self.memory.numel() < x.numel():
             self.memory = torch.empty(x.numel(), device=self.device)
-        x = self.memory[: x.numel()].view(x.shape).copy_(x)
+        x = self.memory[: x.numel()].view(x.shape).copy_(x).flatten(2)
         if self.source.has_missing:
             torch.where(x.isnan(), self.fill[replicas], x, out=x)
         return (x.sub_(self.offset[replicas]) if self.is_centered else x).mul_(self.scale[replicas])

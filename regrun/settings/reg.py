@@ -33,6 +33,13 @@ class StochasticDepth:
 
 
 @dataclass(frozen=True)
+class AttentionDropout:
+    """Probability of zeroing one of the weights that a token gives to the others; the rest are scaled up."""
+
+    rate: float = number(0.0, "[0, 1)", stackable=True)
+
+
+@dataclass(frozen=True)
 class BatchNorm:
     """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics.
 
@@ -131,10 +138,70 @@ class Flip:
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """The largest angle by which an image is turned, to either side."""
+
+    degrees: float = number(0.0, "[0, 180]", stackable=True)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """`num_ops` operations on each image, of `magnitude` thirtieths of their largest."""
+
+    num_ops: int = number(0, "[0, 100]", stackable=True)
+    magnitude: int = number(9, "[0, 30]", stackable=True)
+
+
+@dataclass(frozen=True)
+class TrivialAugment:
+    """One operation of any magnitude on each image."""
+
+    active: bool = plain(False, stackable=True)
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """How far factors of brightness, contrast and saturation (this one of color images alone) lie from 1 at most."""
+
+    brightness: float = number(0.0, "[0, inf)", stackable=True)
+    contrast: float = number(0.0, "[0, inf)", stackable=True)
+    saturation: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """Side, in pixels, of a square that is zeroed in each normalized image."""
+
+    size: int = number(0, "[0, 1000]", stackable=True)
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """Probability of zeroing a rectangle of 0.02 to 1/3 of a normalized image."""
+
+    rate: float = number(0.0, "[0, 1]", stackable=True)
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Pairs of examples are averaged with a weight from Beta(alpha, alpha), and so are their targets."""
+
+    alpha: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
+class Cutmix:
+    """A box of another image in each one, its share from Beta(alpha, alpha); targets by area. With mixup: either."""
+
+    alpha: float = number(0.0, "[0, inf)", stackable=True)
+
+
+@dataclass(frozen=True)
 class Reg:
     """Every regularizer, neutral unless asked for."""
 
     dropout: Dropout = group(Dropout)
+    attention_dropout: AttentionDropout = group(AttentionDropout)
     spatial_dropout: SpatialDropout = group(SpatialDropout)
     stochastic_depth: StochasticDepth = group(StochasticDepth)
     batchnorm: BatchNorm = group(BatchNorm)
@@ -149,3 +216,11 @@ class Reg:
     noise: Noise = group(Noise)
     crop: Crop = group(Crop)
     flip: Flip = group(Flip)
+    rotation: Rotation = group(Rotation)
+    randaugment: RandAugment = group(RandAugment)
+    trivialaugment: TrivialAugment = group(TrivialAugment)
+    jitter: Jitter = group(Jitter)
+    cutout: Cutout = group(Cutout)
+    erasing: Erasing = group(Erasing)
+    mixup: Mixup = group(Mixup)
+    cutmix: Cutmix = group(Cutmix)

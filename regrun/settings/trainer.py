@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
-from regrun.settings.fields import choice, group, number, plain
+from regrun.settings.fields import choice, choices, group, number, plain
 
 SAVED = ("auto", "none", "best", "last", "both", "predictions", "snapshots")
 PURPOSES = ("init", "order", "split", "dropout", "augment", "noise", "bootstrap")
+# The packages that each tracker needs.
+TRACKERS = {"tensorboard": ["tensorboard"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "wandb": ["wandb"]}
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Trainer:
     deterministic: bool = plain(True)
     progress: str = choice("auto", ("auto", "rich", "plain", "none"))
     save: str = choice("auto", SAVED)
+    trackers: list[str] = choices(TRACKERS)
 
 
 @dataclass(frozen=True)
