@@ -44,7 +44,7 @@ class Live:
             for run_id, rows in by_run if self.paths else ():
                 self._begin(run_id)
                 records.extend(self.paths[run_id], tensorboard.events(map(asdict, rows)))
-        except (EnvironmentFault, ImportError) as error:
+        except Exception as error:  # of the disk, of the package: neither may cost the run
             self._give_up(error)
 
     def _begin(self, run_id: str) -> None:
@@ -56,7 +56,7 @@ class Live:
 
     def _give_up(self, error: Exception) -> None:
         """Half a curve would look like a whole one."""
-        records.log(self.log, f"warning: trainer.trackers: no more of tensorboard while this trains: {error}")
+        records.log(self.log, f"warning: trainer.trackers: no more of tensorboard while this trains: {_why(error)}")
         for path in self.paths.values():
             with suppress(EnvironmentFault):
                 records.remove(path)
@@ -73,11 +73,16 @@ def publish(folder: Path, names: Sequence[str], note: Callable[[str], None]) -> 
                 warnings.simplefilter("ignore")  # the packages', of themselves
                 note(f"{name}: {log(folder, read(folder, done(folder)))}")
         except Exception as error:  # a package's, a server's, the disk's
-            why = clip(f"{type(error).__name__}: {error}", 100)
             again = f"regrun track {shlex.quote(str(folder))} {name}"
-            problems.append(f"trainer.trackers: {name} lacks runs whose tables are whole ({why}); {again} tries again")
+            problems.append(
+                f"trainer.trackers: {name} lacks runs whose tables are whole ({_why(error)}); {again} tries again"
+            )
     if problems:
         raise RunFailed("\n".join(problems))
+
+
+def _why(error: Exception) -> str:
+    return clip(f"{type(error).__name__}: {error}", 100)
 
 
 def read(folder: Path, held: set[str]) -> Iterator[Tracked]:
