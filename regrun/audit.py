@@ -17,7 +17,7 @@ from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
 from regrun.initializers import fans, output_init, target_std
-from regrun.layers import to_features
+from regrun.layers import aligned, per_example
 from regrun.models.ops import Activation, Conv, Linear, Op, walk
 from regrun.models.parameters import weighted
 from regrun.rows import AuditRow, MemoryRow
@@ -58,7 +58,7 @@ def audit(run: Settings, source: Source, split: Split, device: torch.device) -> 
     order = stack.batches.order(1)[:, : run.trainer.batch_size]
     x, targets = stack.batches.train_batch(order, stack.batches.augmenters(1))
     layers, activations = look(stack, x, targets)
-    path = [op.name for op in weighted(stack.ops) if op.start == "hidden"]
+    path = [op.name for op in weighted(stack.ops) if op.start in ("hidden", "given")]
     return Audit(len(targets[0]), layers, path, memory(stack, activations))
 
 
@@ -82,43 +82,61 @@ def look(stack: Stack, x: Tensor, targets: Tensor) -> tuple[list[AuditRow], int]
     counts = _parameter_counts(stack.ops)
     for op in weighted(stack.ops):
         output = outputs[op.name].detach()
-        shape = list(output.shape[1:] if output.dim() == 4 else output.shape[2:])
-        output = to_features(output, 1) if output.dim() == 4 else output
         layers.append(
             AuditRow(
                 layer=op.name,
                 kind="conv" if isinstance(op, Conv) else "linear",
-                shape=shape,
+                shape=_shape(output, examples=x.shape[1]),
                 parameters=counts[op.name],
                 **_of_weight(op, stack, gradients[f"{op.name}.weight"]),
-                **_of_output(output[:, : x.shape[1]], activations.get(op.name)),
+                **_of_output(per_example(output, replicas=1, rows=x.shape[1]), activations.get(op.name)),
             )
         )
     return layers, _bytes(kept, without=stack.params.flat)
 
 
+def _shape(output: Tensor, *, examples: int) -> list[int]:
+    """Of one example's output: channels and image, tokens and features, or features."""
+    if output.dim() == 4:
+        return list(output.shape[1:])
+    tokens = output.shape[1] // aligned(examples)
+    return [tokens, output.shape[2]] if tokens > 1 else [output.shape[2]]
+
+
 def _parameter_counts(ops: tuple[Op, ...]) -> dict[str, int]:
-    """Each layer's parameters, together with those of what follows it and has no weight matrix: its norm."""
-    counts: dict[str, int] = {}
-    name = ""
-    for op in walk(ops):
-        name = op.name if isinstance(op, Linear | Conv) else name
-        counts[name] = counts.get(name, 0) + sum(math.prod(slot.shape) for slot in op.slots())
+    """Each layer's parameters, together with those of what follows it and is no layer: its norm, say.
+
+    What comes before the first layer counts as the first layer's.
+    """
+    layers = [op.name for op in weighted(ops)]
+    counts, name = dict.fromkeys(layers, 0), layers[0]
+    for slot in (slot for op in walk(ops) for slot in op.slots()):
+        owner = slot.name.rpartition(".")[0]
+        name = owner if owner in counts else name
+        counts[name] += math.prod(slot.shape)
     return counts
 
 
 def _of_weight(op: Linear | Conv, stack: Stack, gradient: Tensor) -> dict[str, Any]:
     run, weight = stack.runs[0], stack.params.leaves[f"{op.name}.weight"].detach()[0]
-    init = output_init(run.model.init) if op.start == "output" else run.model.init
-    is_zero = op.start == "residual_end" and getattr(run.model, "zero_residual", False)
     fan_in, fan_out = fans(weight.shape)
     return {
         "fan_in": fan_in,
         "fan_out": fan_out,
-        "target_std": 0.0 if is_zero else target_std(weight.shape, init, activation=run.model.activation),
+        "target_std": _aim(op, weight, run),
         "weight_std": weight.cpu().double().std(correction=0).item(),
         "grad_rms": _rms(gradient.cpu().double()),
     }
+
+
+def _aim(op: Linear | Conv, weight: Tensor, run: Settings) -> float | None:
+    """The standard deviation that the init asks for; None where a file has the weights."""
+    if op.start == "given":
+        return None
+    if op.start == "residual_end" and getattr(run.model, "zero_residual", False):
+        return 0.0
+    init = output_init(run.model.init) if op.start == "output" else run.model.init
+    return target_std(weight.shape, init, activation=run.model.activation)
 
 
 def _of_output(output: Tensor, activation: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from regrun.data.split import split
 from regrun.prepare import Prepared, configure_torch
 from regrun.rows import AuditRow, MemoryRow
 from regrun.run import title
-from regrun.settings import Residual, Settings
+from regrun.settings import Residual, Resnet, Settings, Torchvision, Vit
 
 Line = tuple[str, str]  # rich's style, text
 
@@ -157,7 +157,9 @@ def _remedy(run: Settings) -> str:
     suits = "xavier" if activation in ("tanh", "sigmoid") else "he"
     if not init.scheme.startswith((suits, "orthogonal")):
         return f"try model.init.scheme={suits}_normal" + (" model.init.bias=zeros" if init.bias != "zeros" else "")
-    others = {"reg=batchnorm": not run.reg.batchnorm.active, "model=residual": not isinstance(run.model, Residual)}
+    has_norm = run.reg.batchnorm.active or isinstance(run.model, Vit | Torchvision)
+    is_residual = isinstance(run.model, Residual | Resnet | Vit | Torchvision)
+    others = {"reg=batchnorm": not has_norm, "model=residual": not is_residual}
     words = [name for name, is_other in others.items() if is_other]
     return "try " + ", ".join([*words, "fewer layers"])
 

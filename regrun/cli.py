@@ -5,7 +5,7 @@ import gc
 import io
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -63,6 +63,10 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     verb = options.overrides[0] if options.overrides and _is_verb(options.overrides[0]) else None
     if peers.are_several and (options.multirun or verb):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
+    if verb == "ensemble":
+        return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
+    if options.by or options.all:
+        raise ConfigError(f"{'--by' if options.by else '--all'}: is for regrun ensemble DIR; leave it out")
     if verb is not None and verb != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
@@ -139,25 +143,60 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: `collect DIR`, `resume DIR [sweep.KEY=VALUE ...]`; or `demo [NAME]`."""
+    """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
-    if verb not in ("collect", "resume"):
+    if verb not in ("collect", "resume", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
-    if not words or not is_folder(words[0]):
-        got = f"got {clip(words[0])!r}" if words else "got nothing"
-        raise ConfigError(f"{verb}: must be followed by the folder of a sweep, {got}")
-    root, rest = Path(words[0]), words[1:]
-    if verb == "collect" and rest:
-        raise ConfigError(f"collect: takes one folder, got {clip(' '.join(rest))!r}, too")
+    root = _folder(verb, words if verb == "collect" else words[:1])
+    if verb == "track":
+        return _track(root, words[1:])
     if verb == "resume":
         with _loading():
             from regrun import sweep
 
-        return _code(sweep.resume(root, rest))
+        return _code(sweep.resume(root, words[1:]))
     from regrun import effects
 
     print(f"{effects.collect_all(root)} runs collected in {root}")
+    return 0
+
+
+def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
+    """Average what the runs of a folder have predicted."""
+    from regrun import ensemble, ensembleview
+
+    if by and is_all:
+        raise ConfigError("--all: averages all runs, got --by, too; leave one of them out")
+    root = _folder("ensemble", words)
+    ensembleview.tell(ensemble.write(root, [] if is_all else by), root)
+    return 0
+
+
+def _folder(verb: str, words: Sequence[str]) -> Path:
+    """The one folder that follows a verb."""
+    if not words or not is_folder(words[0]):
+        got = f"got {clip(words[0])!r}" if words else "got nothing"
+        what = "a sweep" if verb in ("collect", "resume") else "a run or a sweep"
+        raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
+    if words[1:]:
+        raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")
+    return Path(words[0])
+
+
+def _track(folder: Path, names: Sequence[str]) -> int:
+    """Give trackers the runs that are in a folder's tables."""
+    from regrun import checks, tracking
+
+    unknown = [name for name in names if name not in tracking.TRACKERS]
+    if unknown or not names:
+        got = f"got {clip(unknown[0])!r}" if unknown else "got nothing"
+        raise ConfigError(f"track: a folder is followed by some of {', '.join(tracking.TRACKERS)}, {got}")
+    if not (folder / "summary.csv").is_file():
+        raise ConfigError(f"track: must be followed by a folder with a summary.csv, got {clip(str(folder))!r}")
+    if problems := list(checks.tracker_conflicts(names)):
+        raise ConfigError(problems)
+    tracking.publish(folder, names, print)
     return 0
 
 
@@ -198,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hydra-help", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--by", nargs="+", action="extend")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

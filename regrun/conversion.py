@@ -54,7 +54,7 @@ def _read(cell: str, hint: Any) -> Any:
     """A cell as what `hint` asks for; as it stands where it is no such thing, so that the checks name it."""
     if cell == "none" and isinstance(hint, types.UnionType):
         return None
-    if hint is str or typing.get_args(hint)[:1] == (str,):
+    if hint is str or (isinstance(hint, types.UnionType) and typing.get_args(hint)[0] is str):
         return cell
     try:
         return json.loads(cell)
@@ -133,7 +133,8 @@ def _leaf(f: dataclasses.Field[Any], hint: Any, value: Any, key: str, problems: 
     wrong_type = is_list != isinstance(value, list) or None in converted or len(parts) != length
     interval, options = f.metadata.get("interval"), f.metadata.get("options")
     out_of_range = not wrong_type and (
-        (interval and not all(s.is_within(part, interval) for part in converted)) or (options and value not in options)
+        (interval and not all(s.is_within(part, interval) for part in converted))
+        or (options and not set(parts) <= set(options))
     )
     if wrong_type or out_of_range:
         problems.append(f"{key}: must be {wanted}, got {clip(repr(value))}")
@@ -156,8 +157,8 @@ def _wanted(f: dataclasses.Field[Any], item: type, is_list: bool, optional: bool
     options = f.metadata.get("options")
     word = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[item]
     if options:
-        word = f"one of {', '.join(options)}"
-    if is_list:
+        word = f"{'a list of' if is_list else 'one of'} {', '.join(options)}"
+    elif is_list:
         count = f.metadata.get("length")
         word = f"a list of {f'{count} ' if count else ''}{word.split(' ', 1)[1]}s"
     interval = f.metadata.get("interval", "(-inf, inf)")

@@ -18,8 +18,10 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `label_noise.csv` | which labels were drawn at random; only with `data.label_noise` or `data.label_noise_val` |
 | `settings.yaml` | the resolved settings; enough to repeat the run |
 | `best.pt`, `last.pt` | weights by name, tensors only (`torch.load(..., weights_only=True)`); `trainer.save` chooses |
+| `predictions/RUN_ID.npz` | what it predicted for val and test, see below; `trainer.save=predictions` or `snapshots` |
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
+| `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
 
 A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per
 run, every setting, and the `folder` for its weights; written before the first starts), and `effects.csv`: one row per
@@ -30,6 +32,12 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 weights. A search (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`,
 Optuna's study; and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by
 batches. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
+
+`predictions/RUN_ID.npz`, in a run's folder or a sweep's, has arrays and nothing pickled (`numpy.load(...,
+allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
+classes) log-probabilities in float32, or (C, N, columns) numbers in the units of the targets; `val_targets`,
+`test_targets`; `val_examples`, `test_examples`, their positions in the data set; and `target_scale`, empty for classes.
+A run that keeps them is finished only when its file is there. `regrun ensemble DIR` makes `ensemble.csv` of them.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
@@ -46,6 +54,8 @@ def text() -> str:
         parts += [_heading(name, row), _described(row)]
     parts += [_heading("trials.csv", rows.TrialRow), _described(rows.TrialRow)]
     parts.append("\nThen one column for each key of the space, named as in the command.\n")
+    parts += [_heading("ensemble.csv", rows.EnsembleRow), "First one column for each setting that makes groups.\n\n"]
+    parts.append(_described(rows.EnsembleRow))
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]
@@ -80,7 +90,7 @@ def _settings() -> Iterator[tuple[str, str]]:
         if name == f"{group}.kind":
             yield name, "one of " + ", ".join(settings.KINDS[group])
         elif "options" in f.metadata:
-            yield name, "one of " + ", ".join(f.metadata["options"])
+            yield name, f"{'list' if f.type == list[str] else 'one'} of " + ", ".join(f.metadata["options"])
         else:
             interval = f.metadata.get("interval", "(-inf, inf)")
             word = f.type.__name__ if isinstance(f.type, type) and not typing.get_args(f.type) else str(f.type)

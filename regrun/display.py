@@ -60,6 +60,9 @@ def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if o.diverged_step is not None:
         lines.insert(0, ("diverged", f"at step {o.diverged_step}"))
+    if o.test_loss_mc is not None:
+        mc = figure(o.test_accuracy_mc, o.test_r2_mc)
+        lines.insert(1, ("Monte Carlo", f"test {mc} by the mean of predictions with dropout"))
     acted = {name: f"{value:.4g}" for name, value in o.acted.items() if value is not None}
     if o.acted["grad_clip"] == 0:
         acted["grad_clip"] = "0, the bound never bound: lower it or leave it out"

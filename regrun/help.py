@@ -16,6 +16,8 @@ usage:
   regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
   regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
   regrun collect DIR             write a sweep's tables anew, finished or not
+  regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
+  regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them
   regrun --cfg job [...]         show the configuration instead of running it
@@ -27,10 +29,11 @@ groups (GROUP=OPTION; reg takes a list, 'reg=[dropout,batchnorm]'):
 
 KEYS = """
 keys often changed:
-  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme
+  model.depth  model.width  model.widths=[75,45]  model.activation  model.init.scheme  model.name (torchvision)
   reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
   optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
   trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress
+  trainer.save  trainer.mc_dropout
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,

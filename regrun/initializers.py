@@ -10,13 +10,16 @@ from regrun.settings import Init
 
 # 1 / sqrt(E[f(z)^2]) for z ~ N(0, 1) keeps the mean square of a layer's output at that of its input; tanh,
 # sigmoid and leaky_relu follow torch.nn.init.calculate_gain, which is 5/3 and 1 for the first two by
-# convention. gelu is not in torch's table: E[gelu(z)^2] = 1/3 + 1/(2 pi sqrt(3)).
+# convention. Not in torch's table: E[gelu(z)^2] = 1/3 + 1/(2 pi sqrt(3)); E[elu(z)^2] = 1 + e^2 F(-2) - 2 sqrt(e) F(-1)
+# with F the normal distribution's; that of silu has no closed form.
 GAINS = {
     "relu": math.sqrt(2),
     "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
     "tanh": 5 / 3,
     "sigmoid": 1.0,
     "gelu": 1 / math.sqrt(1 / 3 + 1 / (2 * math.pi * math.sqrt(3))),
+    "silu": 1 / math.sqrt(0.35577551981441646),
+    "elu": 1 / math.sqrt(0.6449454174929239),
     "identity": 1.0,
 }
 

@@ -47,6 +47,8 @@ ACTIVATIONS = {
     "tanh": Activation(torch.tanh, lambda g, y, x: _aten.tanh_backward(g, y)),
     "sigmoid": Activation(torch.sigmoid, lambda g, y, x: _aten.sigmoid_backward(g, y)),
     "gelu": Activation(F.gelu, lambda g, y, x: _aten.gelu_backward(g, x)),
+    "silu": Activation(F.silu, lambda g, y, x: _aten.silu_backward(g, x)),
+    "elu": Activation(F.elu, lambda g, y, x: _aten.elu_backward(g, 1.0, 1.0, 1.0, False, x)),
     "identity": Activation(lambda x: x, lambda g, y, x: g),
 }
 
@@ -82,11 +84,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a, b) if b.shape[2] > 1 else torch.bmm(a, b.expand(-1, -1, 2).contiguous())[..., :1].contiguous()
 
 
-def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """3 x 3 convolution, stride 1, same size. x: (B, R * C, H, W), weight: (R, out, C, 3, 3), bias: (R, out)."""
-    replicas = weight.shape[0]
-    flat_bias = None if bias is None else bias.flatten()
-    return F.conv2d(x, weight.flatten(0, 1), flat_bias, padding=weight.shape[-1] // 2, groups=replicas)
+def conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
+    """Convolution, at stride 1 of the same size. x: (B, R * C, H, W), weight: (R, out, C, k, k), bias: (R, out)."""
+    flat_bias, padding = None if bias is None else bias.flatten(), weight.shape[-1] // 2
+    return F.conv2d(x, weight.flatten(0, 1), flat_bias, stride=stride, padding=padding, groups=weight.shape[0])
+
+
+def widen(x: Tensor, channels: int, more: int) -> Tensor:
+    """(B, R * channels, H, W) -> (B, R * (channels + more), H / 2, W / 2): every other pixel, zeros behind."""
+    thin = x[:, :, ::2, ::2].unflatten(1, (-1, channels))
+    return F.pad(thin, (0, 0, 0, 0, 0, more)).flatten(1, 2)
 
 
 def dropout(x: Tensor, threshold: Tensor, scale: Tensor, mask: Tensor) -> Tensor:
@@ -153,6 +160,8 @@ def ghost_sizes(rows: int, size: int | None) -> list[int]:
 
 def ghosts(x: Tensor, *, rows: int, size: int | None) -> list[tuple[Tensor, int]]:
     """(R, B, D) in ghost batches, and how many examples of each are real: the padding goes with the last one."""
+    if size is None:
+        return [(x, rows)]  # a split in one part shows in the step of a small network
     sizes = ghost_sizes(rows, size)
     return list(zip(x.split([*sizes[:-1], sizes[-1] + x.shape[1] - rows], 1), sizes, strict=True))
 
@@ -258,3 +267,12 @@ def to_image(x: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def to_features(x: Tensor, replicas: int) -> Tensor:
     """(B, R * C, H, W) -> (R, B, C * H * W)."""
     return x.reshape(x.shape[0], replicas, -1).transpose(0, 1)
+
+
+def per_example(x: Tensor, *, replicas: int, rows: int) -> Tensor:
+    """A layer's output -> (R, rows, features) of the examples that are real; positions and tokens are features.
+
+    x: (B, R * C, H, W), (R, B, D) or (R, B * N, D) for N tokens an example, B padded.
+    """
+    dense = to_features(x, replicas) if x.dim() == 4 else x.reshape(replicas, aligned(rows), -1)
+    return dense[:, :rows]

@@ -1,6 +1,8 @@
 """What is measured of a stack between epochs, in eval mode: losses, accuracies or R2, and the state of each layer."""
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,14 +10,17 @@ from torch import Tensor
 
 from regrun import objective
 from regrun.data.batches import EVAL_BATCH
-from regrun.layers import to_features
+from regrun.layers import per_example
 from regrun.meter import Meter
 from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
-from regrun.parallel import Peers
+from regrun.parallel import ALONE, Peers
 from regrun.stack import Stack
 
+Moments = tuple[Tensor, Tensor]
 PROBE = 256  # training examples that the layers are measured on
+
+Forward = Callable[[Tensor], Tensor]  # inputs (R, B, D) -> logits or predictions (R, B, K)
 
 
 @dataclass(frozen=True)
@@ -35,21 +40,64 @@ class Score:
 
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
-    """Every replica's score on train, val or test, example by example of equal weight. Each process computes a part."""
-    groups = stack.groups(EVAL_BATCH)
+    """Every replica's score on train, val or test, example by example of equal weight. Each process takes a part."""
+    meters = iter([meter])  # the first batch alone is measured
+
+    def forward(group: slice) -> Forward:
+        return lambda x: stack.forward(x, replicas=group, meter=next(meters, None))
+
+    return _all_scores(stack, split, forward, stack.peers)
+
+
+def monte_carlo(stack: Stack, split: str, samples: int) -> list[Score]:
+    """The same of the mean of `samples` predictions with dropout on: Gal and Ghahramani 2016.
+
+    Classes: the mean of the probabilities. Norms take their running statistics; the masks are streams of their own.
+    """
+
+    def forward(group: slice) -> Forward:
+        streams = stack.mask_streams(split, batch_size=EVAL_BATCH, steps=samples, purpose="mc_dropout", replicas=group)
+
+        def mean(x: Tensor) -> Tensor:
+            drawn = (stack.forward(x, replicas=group, streams=streams) for _ in range(samples))
+            if stack.error is not None:
+                return functools.reduce(torch.add, drawn) / samples
+            return functools.reduce(_add_logs, map(objective.log_probabilities, drawn)) - math.log(samples)
+
+        return mean
+
+    return _all_scores(stack, split, forward, ALONE)
+
+
+def _add_logs(a: Tensor, b: Tensor) -> Tensor:
+    """log(e^a + e^b), one replica after another: over all of them the last elements' bits would depend on R."""
+    return torch.stack([torch.logaddexp(own, other) for own, other in zip(a, b, strict=True)])
+
+
+def outputs(stack: Stack, split: str) -> list[Tensor]:
+    """Each replica's log-probabilities (N, K), or predictions (N, T) of standardized targets, on the CPU."""
+    log = objective.log_probabilities if stack.error is None else torch.clone
+    found: list[Tensor] = []
+    for group in stack.groups(EVAL_BATCH):
+        batches = stack.batches.eval_batches(split, group)
+        found += torch.cat([log(stack.forward(x, replicas=group)).cpu() for x, _ in batches], 1)
+    return found
+
+
+def _all_scores(stack: Stack, split: str, forward: Callable[[slice], Forward], peers: Peers) -> list[Score]:
+    """forward: what gives the logits of a group of replicas. peers: who computes a part each."""
     scores = _scores if stack.error is None else _regression_scores
-    return [score for group in groups for score in scores(stack, split, group, meter if group is groups[0] else None)]
+    return [score for group in stack.groups(EVAL_BATCH) for score in scores(stack, split, group, forward(group), peers)]
 
 
-def _scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
-    losses: list[Tensor] = []
-    hits: list[Tensor] = []
-    for x, targets in stack.batches.eval_batches(split, replicas, stack.peers):
-        logits = stack.forward(x, replicas=replicas, meter=None if losses else meter)
+def _scores(stack: Stack, split: str, replicas: slice, forward: Forward, peers: Peers) -> list[Score]:
+    losses, hits = [], []
+    for x, targets in stack.batches.eval_batches(split, replicas, peers):
+        logits = forward(x)
         losses.append(objective.cross_entropy(logits, targets).sum(1))
         hits.append(_hits(logits, targets))
     count = stack.batches.indices[split].shape[1]
-    loss, accuracy = _total(losses, stack.peers) / count, _total(hits, stack.peers) / count
+    loss, accuracy = _total(losses, peers) / count, _total(hits, peers) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
 
 
@@ -71,20 +119,19 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return (is_largest.mul_(ranks.unsqueeze(1)).amax(1) == ranks[0] - targets).sum(1)
 
 
-def _regression_scores(stack: Stack, split: str, replicas: slice, meter: Meter | None) -> list[Score]:
+def _regression_scores(stack: Stack, split: str, replicas: slice, forward: Forward, peers: Peers) -> list[Score]:
     """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
 
     A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
     """
-    losses: list[Tensor] = []
-    squares: list[Tensor] = []
-    for x, targets in stack.batches.eval_batches(split, replicas, stack.peers):
-        error = stack.forward(x, replicas=replicas, meter=None if losses else meter) - targets
+    losses, squares = [], []
+    for x, targets in stack.batches.eval_batches(split, replicas, peers):
+        error = forward(x) - targets
         error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
         losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
         squares.append(error.square().sum(2))
-    loss = _total(losses, stack.peers) / stack.batches.indices[split].shape[1]
-    total, spread = _total(squares, stack.peers), stack.batches.spread(split, replicas)
+    loss = _total(losses, peers) / stack.batches.indices[split].shape[1]
+    total, spread = _total(squares, peers), stack.batches.spread(split, replicas)
     r2 = torch.where(spread > 0, 1 - total / spread, (total == 0).double()).mean(1)
     return [Score(each, r2=figure) for each, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 
@@ -100,43 +147,60 @@ class LayerState:
     grad_norm: float
     activation_rms: float
     across_example_std: float
+    mean_drift: float
     dead_fraction: float
     zero_fraction: float
 
 
-def inspect(stack: Stack) -> list[list[LayerState]]:
-    """For each replica, the state of each layer with weights, from input to output."""
+def inspect(stack: Stack, outputs: dict[str, Tensor]) -> list[list[LayerState]]:
+    """For each replica, the state of each layer with weights, from input to output; `outputs` receives theirs."""
     probe = stack.batches.indices["train"][:, :PROBE]
     x, targets = stack.batches.eval_batch(probe)
-    outputs: dict[str, Tensor] = {}
     gradients = stack.weight_gradients(x, targets, outputs)
     states: list[list[LayerState]] = [[] for _ in stack.runs]
     for op in weighted(stack.ops):
         weight, gradient = stack.params.leaves[f"{op.name}.weight"].detach(), gradients[f"{op.name}.weight"]
         kind = "conv" if isinstance(op, Conv) else "linear"
-        output = outputs[op.name].detach()
-        output = to_features(output, len(stack)) if output.dim() == 4 else output
-        figures = _figures(weight, gradient, output[:, : x.shape[1]])
+        outputs[op.name] = per_example(outputs[op.name].detach(), replicas=len(stack), rows=x.shape[1])
+        moments, before = _moments(outputs[op.name]), stack.moments.get(op.name)
+        stack.moments[op.name] = moments
+        figures = _figures(weight, gradient, outputs[op.name], moments, before or moments)
         for replica, row in enumerate(figures.tolist()):
             states[replica].append(LayerState(op.name, kind, *row))
     return states
 
 
-def _figures(weight: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
-    """(R, 7) in the order of LayerState. output: (R, B, D)."""
+def _moments(output: Tensor) -> Moments:
+    """(R, B, D) -> (R, D) means over examples and (R,) standard deviations across them, root mean square over units."""
+    a = output.float()
+    mean = a.mean(1)
+    return mean, _rms(a - mean.unsqueeze(1))  # two passes by hand: torch's one-pass var takes five times as long
+
+
+def _figures(weight: Tensor, gradient: Tensor, output: Tensor, moments: Moments, before: Moments) -> Tensor:
+    """(R, 8) in the order of LayerState. output: (R, B, D); its moments, and those at the last look."""
     a, w = output.float(), weight.flatten(1)
     zeros = torch.eq(a, 0, out=torch.empty_like(a)).sum(1)  # 0 or 1 as floats: bools take three times as long
-    # Two passes by hand: torch's one-pass var takes five times as long.
     columns = [
         w.norm(dim=1),
         _rms(w - w.mean(1, keepdim=True)),
         gradient.flatten(1).norm(dim=1),
         _rms(a),
-        _rms(a - a.mean(1, keepdim=True)),
+        moments[1],
+        _rms(moments[0] - before[0]) / before[1].clamp(min=torch.finfo(torch.float32).tiny),
         (zeros == a.shape[1]).float().mean(1),
         zeros.mean(1) / a.shape[1],
     ]
     return torch.stack(columns, 1).cpu()
+
+
+def gate_entropies(outputs: dict[str, Tensor], replicas: int) -> list[tuple[float | None, float | None]]:
+    """For each replica, from what `inspect` saw, the mean entropy of the gate and that of the mean gate, nats."""
+    if "gate" not in outputs:
+        return [(None, None)] * replicas
+    shares = outputs["gate"].double()  # (R, B, E)
+    entropies = [torch.special.entr(of).sum(-1).mean(1).tolist() for of in (shares, shares.mean(1, keepdim=True))]
+    return list(zip(*entropies, strict=True))
 
 
 def _rms(x: Tensor) -> Tensor:
@@ -147,9 +211,10 @@ def _rms(x: Tensor) -> Tensor:
 
 def zero_weights(stack: Stack) -> list[float]:
     """Each replica's share of weights that are exactly 0."""
-    zeros = sum((stack.params.leaves[f"{op.name}.weight"] == 0).flatten(1).sum(1) for op in weighted(stack.ops))
+    zeros = sum((weight == 0).flatten(1).sum(1) for weight in stack.params.weights())
     assert isinstance(zeros, Tensor)
-    return (zeros.cpu().double() / stack.params.num_weights).tolist()
+    shares: list[float] = (zeros.cpu().double() / stack.params.num_weights).tolist()
+    return shares
 
 
 def weight_norms(stack: Stack) -> list[float]:

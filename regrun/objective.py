@@ -47,6 +47,11 @@ def soft_cross_entropy_with_gradient(logits: Tensor, targets: Tensor) -> tuple[T
     return _loss_and_gradient(_log_softmax(logits), by_log_p)
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """(R, B, K) logits -> (R, B, K), with the same bits for a replica alone and in company."""
+    return _log_softmax(logits).transpose(1, 2)[:, : logits.shape[1]]
+
+
 def _log_softmax(logits: Tensor) -> Tensor:
     """(R, B, K) -> (R, K, B), B padded to whole vectors.
 

@@ -16,8 +16,9 @@ from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
+from regrun.models import vision
 from regrun.parallel import ALONE, Peers
-from regrun.settings import Settings
+from regrun.settings import Settings, Torchvision
 from regrun.trainer import epoch_slices
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
@@ -76,9 +77,11 @@ def prepare(
             problems += error.problems
             continue
         source = loaded[key]
-        problems += checks.data_conflicts(run, train_size, source.shape, source.is_regression)
+        found_wrong = list(checks.data_conflicts(run, train_size, source.shape, source.is_regression))
+        if isinstance(run.model, Torchvision) and not found_wrong:
+            found_wrong = list(vision.check(run.model, source.shape, source.num_outputs, run.trainer.batch_size))
         smallest = min((end - begin for begin, end in epoch_slices(run, train_size)), default=train_size)
-        problems += checks.parallel_conflicts(run, smallest, peers.size)
+        problems += [*found_wrong, *checks.parallel_conflicts(run, smallest, peers.size)]
         warnings = [*checks.warnings(run, train_size), *checks.parallel_warnings(run, peers.size)]
         prepared.append(Prepared(job, run_id(run, peers), source, train_size, device, warnings, peers))
     if problems:

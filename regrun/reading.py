@@ -74,7 +74,7 @@ def load(folder: Path, *, weights: str = "best") -> "nn.Module":
         run = from_yaml(settings.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, ConfigError, yaml.YAMLError) as error:
         raise DataError(f"{settings}: holds no settings of regrun's ({clip(str(error))}); repeat the run") from None
-    shape, classes = tuple(tensors["input.shape"].tolist()), len(tensors["output.weight"])
+    shape, classes = tuple(tensors["input.shape"].tolist()), int(tensors["output.size"])
     network = build(run.model, run.reg, input_shape=shape, num_classes=classes)
     rates = {op.name: drop_rate(run, op) for op in walk(network) if isinstance(op, Dropout)}
     return export(network, tensors, rates)

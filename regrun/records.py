@@ -6,6 +6,7 @@ What goes wrong here is the environment's fault, in one line: `EnvironmentFault`
 import fcntl
 import json
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -102,6 +103,21 @@ def divert(folder: Path) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+
+def extend(path: Path, content: bytes) -> None:
+    """Append to a file."""
+    with _faults(path), path.open("ab") as file:
+        file.write(content)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it, if it is there."""
+    with _faults(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:

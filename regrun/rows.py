@@ -6,6 +6,7 @@ from typing import Any
 # What the regularizers measurably did, and what each figure means; columns `acted.<name>` of summary.csv.
 ACTED = {
     "dropout": "share of nonzero units that dropout zeroed in training",
+    "attention_dropout": "share of nonzero attention weights that were zeroed in training",
     "spatial_dropout": "share of feature maps that spatial dropout zeroed in training",
     "stochastic_depth": "share of residual branches that stochastic depth left out in training, mean over blocks",
     "batchnorm": "norm layers that normalized val by their running statistics",
@@ -79,6 +80,12 @@ class EpochRow:
         "norm of averaged minus current weights; not 0 where averaged weights are what is measured, kept and tested"
     )
     penalty: float = column("l1 and l2 penalties at the epoch's last step")
+    gate_entropy: float | None = column(
+        "entropy of a mixture's gate, nats, mean over the first 256 training examples; none without a gate"
+    )
+    gate_load_entropy: float | None = column(
+        "entropy of the mean gate over these, nats: ln of the number of experts where all do as much; none without"
+    )
     seconds: float = column("wall seconds of the epoch's steps, evaluation excluded; a stack's runs share them")
     examples_per_second: float = column("training examples of this run per second")
 
@@ -96,6 +103,10 @@ class LayerRow:
     grad_norm: float = column("norm of the loss's gradient by the weights, on the measured examples")
     activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")
+    mean_drift: float = column(
+        "change of the units' mean outputs since the row before, root mean square over units, as a multiple of "
+        "across_example_std then; 0 at epoch 0"
+    )
     dead_fraction: float = column("share of units that are 0 for every measured example")
     zero_fraction: float = column("share of outputs that are exactly 0")
 
@@ -121,7 +132,9 @@ class AuditRow:
     parameters: int = column("of the layer and of the norm after it")
     fan_in: int | None = column("inputs of one unit: channels times kernel area for conv; none for the input")
     fan_out: int | None = column("units that one input reaches; none for the input")
-    target_std: float | None = column("standard deviation of the weights that the init scheme aims at")
+    target_std: float | None = column(
+        "standard deviation of the weights that the init scheme aims at; none where a file has them"
+    )
     weight_std: float | None = column("standard deviation of the weights that were drawn")
     activation_rms: float = column("root mean square of the layer's output (after its activation, if it has one)")
     across_example_std: float = column("standard deviation across examples, root mean square over units")
@@ -173,6 +186,14 @@ class Outcome:
     test_accuracy_last: float | None = optional("test accuracy of the last weights")
     test_r2_best: float | None = optional("test R2 of the best epoch's weights")
     test_r2_last: float | None = optional("test R2 of the last weights")
+    val_loss_mc: float | None = optional(
+        "val loss of the mean of trainer.mc_dropout predictions with dropout, by the best epoch's weights; none without"
+    )
+    val_accuracy_mc: float | None = optional("val accuracy of the same")
+    val_r2_mc: float | None = optional("val R2 of the same")
+    test_loss_mc: float | None = optional("test loss of the same; part of the one look at test")
+    test_accuracy_mc: float | None = optional("test accuracy of the same")
+    test_r2_mc: float | None = optional("test R2 of the same")
     gap: float | None = optional("train minus val accuracy (or R2) at the best epoch")
     oscillation: float | None = optional(
         "deviation of train loss from a straight line over the last fifth of the epochs (at least 5), over its mean"
@@ -225,7 +246,34 @@ class TrialRow:
     value: float | None = column("best val figure that early stopping watches; pruned: the last; none if it has none")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow
+@dataclass(frozen=True)
+class EnsembleRow:
+    """What the mean prediction of some runs comes to on one split, beside the runs themselves (`regrun ensemble`)."""
+
+    split: str = column("val or test; test is what each run predicted in its one look")
+    members: int = column("predictions that are averaged: one of each run, or one of each snapshot")
+    left_out: int = column("runs of the setting that diverged, failed or have not ended")
+    loss_members: float | None = column("mean over members of their losses, as in summary.csv")
+    loss_best: float | None = column("loss of the best member, which val accuracy (or R2) and then val loss choose")
+    loss_ensemble: float | None = column(
+        "loss of the mean prediction: the mean of the probabilities for classes; none where members differ in val"
+    )
+    accuracy_members: float | None = column("mean over members of their accuracies; none for regression")
+    accuracy_best: float | None = column("accuracy of the best member")
+    accuracy_ensemble: float | None = column("accuracy of the mean prediction")
+    r2_members: float | None = column("mean over members of their R2; none for classes")
+    r2_best: float | None = column("R2 of the best member")
+    r2_ensemble: float | None = column("R2 of the mean prediction")
+    ece_members: float | None = column("mean over members of their expected calibration error, 15 bins")
+    ece_ensemble: float | None = column("expected calibration error of the mean of the probabilities")
+    disagreement: float | None = column("share of examples that two members class differently, mean over pairs")
+    e_av: float | None = column("mean over members of their mean squared error, in units of target_scale; regression")
+    e_com: float | None = column("mean squared error of the mean prediction: e_av - ambiguity")
+    ambiguity: float | None = column("mean squared distance of members from their mean prediction")
+    best_member: str | None = column("run_id of the best member, and @epoch where it is a snapshot")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

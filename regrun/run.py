@@ -3,13 +3,12 @@
 import time
 import traceback
 
-from regrun import display, plots, records, settings
+from regrun import display, plots, records, settings, tracking
 from regrun.config import to_yaml
 from regrun.data.split import split
 from regrun.errors import RegrunError
 from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import Outcome, Row
-from regrun.settings import Settings
 from regrun.trainer import Finished, train
 from regrun.writing import failed, train_into, why_failed, write_summary
 
@@ -24,6 +23,10 @@ def execute(prepared: Prepared) -> Outcome:
     def show(row: Row) -> None:
         for shown in views:
             shown.row(row)
+
+    def note(line: str) -> None:
+        for shown in views:
+            shown.note(line)
 
     for shown in views:
         shown.start(title(prepared), run.trainer.epochs)
@@ -48,6 +51,7 @@ def execute(prepared: Prepared) -> Outcome:
         records.replace(folder / "curves.png", plots.curves_png(folder))
     for shown in views:
         shown.finish(outcome, folder)
+    tracking.publish(folder, run.trainer.trackers, note)
     if outcome.best_epoch is not None:
         prepared.peers.wait()
     return outcome
@@ -77,13 +81,12 @@ def title(prepared: Prepared) -> str:
     """A run in a line: data, shape, regularizers, optimizer, seed, device."""
     run = prepared.job.settings
     wanted = ", ".join(settings.requested(run)) or "none"
-    parts = [prepared.source.name, _shape(run), f"reg {wanted}", run.optimizer.kind, f"seed {run.seed}"]
+    parts = [
+        prepared.source.name,
+        settings.describe(run.model),
+        f"reg {wanted}",
+        run.optimizer.kind,
+        f"seed {run.seed}",
+    ]
     processes = [f"{prepared.peers.size} processes"] if prepared.peers.are_several else []
     return " | ".join([*parts, device_name(prepared.device), *processes])
-
-
-def _shape(run: Settings) -> str:
-    """mlp 8 x 128, or mlp 75, 45."""
-    hidden = settings.hidden_layers(run.model)
-    same = len(set(hidden)) == 1
-    return f"{run.model.kind} " + (f"{len(hidden)} x {hidden[0]}" if same else ", ".join(map(str, hidden)) or "linear")

@@ -26,7 +26,8 @@ from regrun.models.ops import (
     run_back,
     walk,
 )
-from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers
+from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers, weighted
+from regrun.models.vision import Network
 from regrun.parallel import ALONE, Peers, Shard
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
@@ -62,6 +63,7 @@ class Stack:
         self.runs, self.batches, self.device, self.peers = list(runs), batches, batches.device, peers
         self.ops, self.num_classes, self.error = ops, batches.source.num_classes, error_of(runs[0], batches.source)
         self.params, self.buffers, self.state = params, buffers, state
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}  # of each layer's outputs when it was last measured
         self._bind()
 
     def _bind(self) -> None:
@@ -85,6 +87,7 @@ class Stack:
         if self.averages and "average" not in self.state:
             self.state["average"] = self.params.flat.clone()
         self.held: tuple[Tensor, Tensor, int] | None = None  # sums over the examples of batches before the step's own
+        self.outputs = {f"{op.name}.weight" for op in weighted(self.ops) if op.start == "output"}
         end = self.params.weights_end
         self.weights = self.params.flat[:, :end]
         self.decayed = self.params.stretches(self._is_decayed)
@@ -95,10 +98,12 @@ class Stack:
         }
         self.means = {name: rates for name, rates in self.rates.items() if rates.mean is not None}
         self.sizes = {op.name: op.size for op in walk(self.ops) if isinstance(op, Dropout)}
+        self.draws = {name: self.sizes[name] for name in self.rates}  # random numbers an example, by place
+        self.draws |= {op.name: 1 for op in walk(self.ops) if isinstance(op, Network)}
 
     def _is_decayed(self, slot: Slot) -> bool:
         exclude = self.runs[0].reg.weight_decay.exclude
-        is_kept_output = exclude == "norm_bias_output" and slot.name == "output.weight"
+        is_kept_output = exclude == "norm_bias_output" and slot.name in self.outputs
         return slot.role not in UNDECAYED[exclude] and not is_kept_output
 
     def _column(self, values: list[float]) -> Tensor | None:
@@ -132,6 +137,7 @@ class Stack:
         self.params = self.params.with_flat(_moved_up(self.params.flat, members))
         self.buffers = {name: _moved_up(b, members) for name, b in self.buffers.items()}
         self.state = {name: _moved_up(t, members) for name, t in self.state.items()}
+        self.moments = {name: (mean[members], std[members]) for name, (mean, std) in self.moments.items()}
         self._bind()
 
     def weights_of(self, replica: int) -> dict[str, Tensor]:
@@ -145,23 +151,37 @@ class Stack:
         for name, value in weights.items():
             tensors[name][replica] = value
 
-    def mask_streams(self, epoch: int, *, batch_size: int, steps: int) -> dict[str, MaskStream]:
-        """A stream of dropout masks for each place where some replica drops."""
+    def mask_streams(
+        self, time: int | str, *, batch_size: int, steps: int, purpose: str = "dropout", replicas: slice = ALL
+    ) -> dict[str, MaskStream]:
+        """A stream of dropout masks for each place where some replica drops. time: an epoch, or what the masks see."""
+        runs = self.runs[replicas]
         return {
             name: MaskStream(
-                [generator(r.seeds.dropout or 0, "dropout", name, epoch, device=self.device) for r in self.runs],
-                size=aligned(batch_size) * self.sizes[name],
+                [generator(r.seeds.dropout or 0, purpose, name, time, device=self.device) for r in runs],
+                size=aligned(batch_size) * size,
                 steps=steps,
             )
-            for name in self.rates
+            for name, size in self.draws.items()
         }
 
-    def forward(self, x: Tensor, *, replicas: slice = ALL, meter: Meter | None = None) -> Tensor:
-        """Logits (R, B, K) of some replicas in eval mode: nothing is drawn, running statistics. x: (R, B, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        replicas: slice = ALL,
+        meter: Meter | None = None,
+        streams: dict[str, MaskStream] | None = None,
+    ) -> Tensor:
+        """Logits (R, B, K) of some replicas in eval mode: running statistics, nothing is drawn. x: (R, B, D).
+
+        With `streams` of these replicas' masks, units, maps and branches are dropped as in training.
+        """
         with torch.no_grad():
             on = self._pass(x, training=False, meter=meter)
             on.params, on.buffers = ({n: t[replicas] for n, t in of.items()} for of in (on.params, on.buffers))
-            on.rates = {name: rates.some(replicas) for name, rates in on.rates.items()}
+            rates, on.masks = (on.rates, None) if streams is None else (self.rates, _drawn_once(streams))
+            on.rates = {name: own.some(replicas) for name, own in rates.items()}
             return self._logits(x, on)
 
     def groups(self, batch: int) -> list[slice]:
@@ -254,7 +274,7 @@ class Stack:
         return drawn if shard.share == 1 else lambda name, size: self._part(drawn, shard, name, size)
 
     def _part(self, drawn: Masks, shard: Shard, name: str, size: int) -> Tensor:
-        each = self.sizes.get(name, 1)
+        each = self.draws[name]
         whole = drawn(name, aligned(shard.batch) * each)
         part = whole[:, shard.begin * each :][:, :size]
         missing = size - part.shape[1]  # what drops in the padding does not matter
@@ -307,7 +327,7 @@ class Stack:
     def _estimate_statistics(self, chosen: Tensor) -> None:
         """The chosen replicas' (R,) running statistics as means over train, in batches as for evaluation.
 
-        From 0 one batch moves them by `momentum` of its own, so they are divided by it.
+        From 0 one batch moves them by their norm's momentum of its own, so they are divided by it.
         """
         if not self.buffers or not bool(chosen.any()):
             return
@@ -319,8 +339,9 @@ class Stack:
                     self._logits(x, self._pass(x, training=True, buffers=own, ghost=None))
                 sums = {name: total.add_(own[name], alpha=x.shape[1]) for name, total in sums.items()}
                 count += x.shape[1]
-        scale = 1 / (count * self.runs[0].reg.batchnorm.momentum)
+        momenta = {name: momentum for op in walk(self.ops) for name, _, momentum in op.running()}
         for name, buffer in self.buffers.items():
+            scale = 1 / (count * momenta[name.rpartition(".")[0]])
             buffer.copy_(torch.where(chosen.unsqueeze(1), sums[name] * scale, buffer))
 
     def _pass(self, x: Tensor, **more: Any) -> Pass:
@@ -437,13 +458,15 @@ def error_of(run: Settings, source: Source) -> str | None:
 
 
 def drop_rate(run: Settings, op: Dropout) -> float:
-    """The drop probability of a run at an op, whose name is "input", or "hidden1" and so on."""
+    """The drop probability of a run at an op; the name of what belongs to hidden layer i has "hidden<i>" in it."""
     reg = run.reg
     if isinstance(op, StochasticDepth):
         return reg.stochastic_depth.rate * op.share
     if isinstance(op, SpatialDropout):
         return reg.spatial_dropout.rate
+    if op.mechanism == "attention_dropout":
+        return reg.attention_dropout.rate
     if op.name == "input":
         return reg.dropout.input_rate
-    index = int(op.name.removeprefix("hidden")) - 1
+    index = int(op.name.partition("hidden")[2].partition("_")[0]) - 1
     return reg.dropout.rate if reg.dropout.rates is None else reg.dropout.rates[index]

@@ -11,7 +11,7 @@ from regrun.models.build import build
 from regrun.models.ops import Activation, Dropout, Op, walk
 from regrun.models.parameters import all_slots
 from regrun.prepare import Prepared
-from regrun.settings import Cnn
+from regrun.settings import Cnn, Resnet, Torchvision
 
 # On a CPU the stack whose weights, gradients and two moments fill about this much of the last cache level is the
 # fastest: at 1.9 MB a replica 8 of them. Of 154 kB, 32 are faster than 64 by 6 %, and a sweep's last stack ends sooner.
@@ -36,15 +36,20 @@ def _chunks(group: Stack, workers: int) -> list[Stack]:
 
 
 def stack_size(run: Prepared) -> int:
-    """How many replicas of this run a stack should have: what the cache or the GPU holds, or 1 for a CNN on a CPU."""
+    """How many replicas of this run a stack should have: what the cache or the GPU holds.
+
+    1 for torchvision's models, and for convolutions on a CPU, which gain nothing.
+    """
     settings = run.job.settings
+    if isinstance(settings.model, Torchvision):
+        return 1
     if settings.sweep.stack_size is not None:
         return settings.sweep.stack_size
     if run.device.type == "cuda":
         free = free_gpu_bytes()
         room = LARGEST_ON_GPU if free is None else int(GPU_SHARE * free) // replica_bytes(run)
         return max(1, min(LARGEST_ON_GPU, room))
-    if isinstance(settings.model, Cnn):
+    if isinstance(settings.model, Cnn | Resnet):
         return 1
     return max(1, min(LARGEST_ON_CPU, CACHE_BYTES // (4 * parameter_bytes(run))))
 

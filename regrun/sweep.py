@@ -23,13 +23,16 @@ from regrun import (
     display,
     driver,
     effects,
+    keeping,
     overrides,
     plan,
+    predictions,
     pruning,
     records,
     search,
     settings,
     sweepview,
+    tracking,
 )
 from regrun.batches import Batch
 from regrun.config import Command, Job
@@ -81,8 +84,7 @@ def execute(command: Command) -> Result:
     with records.hold(root, plan.NAME if command.search is None else search.FILE):
         if command.search is None:
             plan.check_same(root, runs)
-            if not (root / plan.NAME).is_file():
-                records.replace(root / plan.NAME, plan.text(runs))
+            records.replace(root / plan.NAME, plan.text(runs))  # an old one may differ in what changes no result
             batches = iter([(runs, _missing(root, runs))])
         else:
             batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
@@ -128,15 +130,16 @@ def show_plan(command: Command) -> int:
     if command.search is not None:
         search.check(command.search, runs, root)
         print(*search.describe(command.search, root), sep="\n")
-        return 0
+        return 0  # a search says what its runs keep when it knows them
     plan.check_same(root, runs)
     missing = _missing(root, runs)
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
     workers = choice.slots(command.launcher, runs)
     for stack in stacks(missing, workers=workers):
-        model = stack[0].job.settings.model
-        print(f"stack of {len(stack)}: {model.kind} {'x'.join(map(str, settings.hidden_layers(model)))}")
+        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}")
     print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
+    if kept := keeping.line(missing):
+        print(kept)
     return 0
 
 
@@ -144,6 +147,8 @@ def _plan(command: Command) -> list[Prepared]:
     """The distinct runs, in order. Torch stays at one thread here: workers are forked from this process."""
     if len({job.settings.sweep for job in command.jobs}) > 1:
         raise ConfigError("sweep: is the same for all runs, got several values; give each of its keys one")
+    if len({tuple(job.settings.trainer.trackers) for job in command.jobs}) > 1:
+        raise ConfigError("trainer.trackers: is the same for all runs of a sweep, got several values; give it one")
     torch.set_num_threads(1)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for GPUs must not initialize CUDA
     runs = list({p.run_id: p for p in prepare(command.jobs, there=_there(command.launcher))}.values())
@@ -170,14 +175,17 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
 
     def todo() -> Iterator[list[Stack]]:
         for runs[:], new in batches:
-            made = stacks(_missing(root, new), workers=choice.slots(launcher, like))
-            planned = {p.run_id for p in runs}
-            before = [row for row in collect.finished(root) if row["run_id"] in planned]
+            missing = _missing(root, new)
+            made = stacks(missing, workers=choice.slots(launcher, like))
+            done = {p.run_id for p in runs} - {p.run_id for p in missing}
+            before = [row for row in collect.finished(root) if row["run_id"] in done]
             view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made])
             for line in dict.fromkeys(line for p in new for line in p.source.notes):
                 view.note(line)
             for line in dict.fromkeys(line for p in new for line in p.warnings):
                 view.note(f"warning: {line}")
+            if kept := keeping.line(missing):
+                view.note(kept)
             yield made
 
     with closing(view), driver.signals() as signal:
@@ -196,6 +204,8 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         _tell_failures(rows, plan.rows(root))
         if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
             view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
+        if not signal():
+            tracking.publish(root, first.trainer.trackers, view.note)
         return Result({status for _, status, _ in rows.values()}, signal())
 
 
@@ -259,8 +269,14 @@ def _tell_failures(found: dict[str, tuple[Path, str, str]], planned: Sequence[di
 
 
 def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:
+    """Runs without a row, or without the predictions that they are to keep."""
     done = {i for i, (_, status, _) in collect.summaries(root).items() if status in collect.FINISHED}
-    return [p for p in runs if p.run_id not in done]
+    return [p for p in runs if p.run_id not in done or not _has_kept(root, p)]
+
+
+def _has_kept(root: Path, p: Prepared) -> bool:
+    is_asked = p.job.settings.trainer.save in ("predictions", "snapshots")
+    return not is_asked or predictions.path(root, p.run_id).is_file()
 
 
 def _tasks(root: Path) -> Callable[[Stack], Task]:

@@ -15,32 +15,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regrun import averaging, grouping, measure, metrics, optim, schedules, stopping
+from regrun import averaging, grouping, looks, measure, metrics, optim, schedules, stopping
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
+from regrun.looks import SPLITS, Look, Weights
 from regrun.measure import Score
 from regrun.meter import Meter
 from regrun.parallel import ALONE, Peers
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
 from regrun.schedules import ReduceOnPlateau
-from regrun.settings import Plateau, Settings, requested
+from regrun.settings import CosineRestarts, Plateau, Settings, cycle_ends, normalizes_batches, requested
 from regrun.stack import Stack, new_stack
 from regrun.stopping import Stopping
 
 EARLY = ("patience", "gap", "generalization_loss", "pruned")  # reasons for which a run ends before its epochs do
 LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
 
-Weights = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of one run: how it went, and its parameters and running statistics by name, on the CPU."""
+    """The end of one run: how it went, and its parameters and running statistics by name, on the CPU.
+
+    look: its predictions, where `trainer.save` asks for them.
+    """
 
     outcome: Outcome
     best: Weights
     last: Weights
+    look: Look | None = None
 
 
 @dataclass
@@ -56,6 +59,7 @@ class Progress:
     lrs: list[float] = field(default_factory=list)  # first and last of each epoch
     acted: dict[str, list[float]] = field(default_factory=dict)
     best: Weights = field(default_factory=dict)
+    snapshots: dict[int, Weights] = field(default_factory=dict)  # after the epochs with which cycles end
     step: int = 0
     stop_reason: str | None = None
     diverged_step: int | None = None
@@ -135,7 +139,7 @@ def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
     batch = run.trainer.batch_size
     slices = [(start, min(start + batch, size)) for start in range(0, size, batch)]
     ragged = slices[-1][1] - slices[-1][0]
-    if (run.data.drop_last and ragged < batch) or (run.reg.batchnorm.active and ragged == 1):
+    if (run.data.drop_last and ragged < batch) or (normalizes_batches(run) and ragged == 1):
         slices.pop()
     return slices[: run.trainer.limit_batches]
 
@@ -212,7 +216,13 @@ def _close_epoch(
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
-    layers, norms, acted = measure.inspect(stack), measure.weight_norms(stack), meter.means(len(stack), stack.peers)
+    outputs: dict[str, Tensor] = {}
+    layers, norms, acted = (
+        measure.inspect(stack, outputs),
+        measure.weight_norms(stack),
+        meter.means(len(stack), stack.peers),
+    )
+    gates = measure.gate_entropies(outputs, len(stack))
     for r, p in enumerate(progress):
         if report is not None and _has_diverged(p, report, r, train[r]):
             continue
@@ -224,7 +234,7 @@ def _close_epoch(
             _note_acted(p, {name: means[r] for name, means in acted.items()})
             if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
                 p.acted.setdefault("averaging", []).append(distances[r])
-            yield _epoch_row(p, report, epoch, r, norms[r], distances[r])
+            yield _epoch_row(p, report, epoch, r, norms[r], distances[r], gates[r])
         for name, score in (("train", train[r]), ("val", val[r])):
             yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, score.r2)
         for state in layers[r]:
@@ -235,9 +245,26 @@ def _close_epoch(
             p.plateau = p.plateau.seen(val[r].loss, val[r].figure)
         if p.stopping.best.best_epoch == epoch or not p.best:  # a start whose loss is not finite is the best so far
             p.best = stack.weights_of(r)
+        if epoch in _snapshot_epochs(p.settings):
+            p.snapshots[epoch] = stack.weights_of(r)
 
 
-def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm: float, distance: float) -> EpochRow:
+def _snapshot_epochs(run: Settings) -> list[int]:
+    """Where cycles of the learning rate end: Huang et al. 2017; none unless `trainer.save` asks for snapshots."""
+    if run.trainer.save != "snapshots" or not isinstance(run.scheduler, CosineRestarts):
+        return []
+    return cycle_ends(run.scheduler, run.trainer.epochs)
+
+
+def _epoch_row(
+    p: Progress,
+    report: EpochReport,
+    epoch: int,
+    r: int,
+    weight_norm: float,
+    distance: float,
+    gate: tuple[float | None, float | None],
+) -> EpochRow:
     return EpochRow(
         run_id=p.run_id,
         epoch=epoch,
@@ -249,6 +276,8 @@ def _epoch_row(p: Progress, report: EpochReport, epoch: int, r: int, weight_norm
         weight_norm=weight_norm,
         averaging_distance=distance,
         penalty=report.penalty[r],
+        gate_entropy=gate[0],
+        gate_load_entropy=gate[1],
         seconds=report.seconds,
         examples_per_second=report.examples / report.seconds,
     )
@@ -292,18 +321,43 @@ def _finish(stack: Stack, progress: list[Progress]) -> Iterator[Finished]:
     test_last = measure.evaluate(stack, "test")
     for r, p in enumerate(progress):
         stack.load(r, p.best)
-    test_best = measure.evaluate(stack, "test")
+    test_best, samples = measure.evaluate(stack, "test"), stack.runs[0].trainer.mc_dropout
+    sampled = {split: measure.monte_carlo(stack, split, samples) for split in SPLITS} if samples else {}
+    found = _looks(stack, progress)
     for r, p in enumerate(progress):
-        outcome = _outcome(p, stack, stack.batches.splits[r], test_best[r], test_last[r], zeros[r])
-        yield Finished(outcome, _to_cpu(p.best), _to_cpu(last[r]))
+        mc = {split: scores[r] for split, scores in sampled.items()}
+        outcome = _outcome(p, stack, stack.batches.splits[r], test_best[r], test_last[r], mc, zeros[r])
+        yield Finished(outcome, _to_cpu(p.best), _to_cpu(last[r]), found[r])
+
+
+def _looks(stack: Stack, progress: list[Progress]) -> Sequence[Look | None]:
+    """What each run predicts with its best weights, or its snapshots; None where nobody asks."""
+    match stack.runs[0].trainer.save:
+        case "predictions":
+            return looks.looks(stack, [{_best_epoch(p): p.best} for p in progress])
+        case "snapshots":
+            return looks.looks(stack, [p.snapshots for p in progress])
+    return [None] * len(progress)
+
+
+def _best_epoch(p: Progress) -> int:
+    return max(p.stopping.best.best_epoch, 0)
 
 
 def _to_cpu(weights: Weights) -> Weights:
     return {name: value.cpu() for name, value in weights.items()}
 
 
-def _outcome(p: Progress, stack: Stack, own: Split, test_best: Score, test_last: Score, zero_weights: float) -> Outcome:
-    best, last, epochs = max(p.stopping.best.best_epoch, 0), len(p.train) - 1, p.settings.trainer.epochs
+def _outcome(
+    p: Progress,
+    stack: Stack,
+    own: Split,
+    test_best: Score,
+    test_last: Score,
+    mc: dict[str, Score],
+    zero_weights: float,
+) -> Outcome:
+    best, last, epochs = _best_epoch(p), len(p.train) - 1, p.settings.trainer.epochs
     sizes = {name: indices.shape[1] for name, indices in stack.batches.indices.items()}
     diverged = p.stop_reason == "diverged"
     diagnosis = metrics.diagnose(
@@ -330,6 +384,7 @@ def _outcome(p: Progress, stack: Stack, own: Split, test_best: Score, test_last:
         **_scores("train", p.train[best], p.train[last]),
         **_scores("val", p.val[best], p.val[last]),
         **_scores("test", test_best, test_last),
+        **{f"{split}_{name}_mc": value for split, score in mc.items() for name, value in asdict(score).items()},
         gap=p.train[best].figure - p.val[best].figure,
         oscillation=metrics.oscillation([s.loss for s in p.train]),
         target_scale=own.target_scale.tolist() or None,

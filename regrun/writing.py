@@ -11,19 +11,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import regrun
-from regrun import records, rows, settings
-from regrun.config import to_yaml
+from regrun import predictions, records, rows, settings, tracking
+from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
 from regrun.errors import clip
+from regrun.looks import Look
+from regrun.predictions import Predictions
 from regrun.prepare import Prepared, configure_torch, device_name
-from regrun.rows import LabelRow, Outcome, Provenance, Row
+from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
+# The weights that `trainer.save` keeps of a run; auto keeps best.pt for a single run and nothing in a sweep, whose runs
+# have folders only for their weights.
+WEIGHTS = {"best": ["best"], "last": ["last"], "both": ["best", "last"]}
 Show = Callable[[Row], None]
 Prune = Callable[[list[Row]], set[str]]
 
@@ -33,8 +39,9 @@ def train_into(
 ) -> Iterator[tuple[Prepared, Outcome]]:
     """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
 
-    Rows are written an epoch at a time, then `show` gets each of them, and `prune` all: it names the runs that end
-    here. A run is finished when its row is in summary.csv; its weights follow.
+    Rows are written an epoch at a time, then TensorBoard gets them if it is asked for, `show` each of them, and `prune`
+    all: it names the runs that end here. A run is finished when its row is in summary.csv; its predictions are there
+    before, its weights follow.
     """
     start, by_id = time.monotonic(), {p.run_id: p for p in runs}
     configure_torch(runs[0].job.settings, runs[0].device)
@@ -43,27 +50,35 @@ def train_into(
     source, trained = runs[0].source, [p.job.settings for p in runs]
     splits = {p.run_id: split(source, run.data, run.seeds) for p, run in zip(runs, trained, strict=True)}
     _write_label_noise(folder, source, splits)
+    live = tracking.Live(folder, runs[0].job.sweep or folder, list(by_id) if _is_live(runs) else [])
     training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device, runs[0].peers), None
     with suppress(StopIteration):
         while True:
             news, pruned = training.send(pruned), None
             if isinstance(news, Finished):
                 prepared = by_id[news.outcome.run_id]
+                if news.look is not None:
+                    _save_predictions(prepared, splits[prepared.run_id], news.look)
                 write_summary(folder, prepared, news.outcome, time.monotonic() - start)
                 # Second: a full disk must not cost the result.
                 _save_weights(prepared, splits[prepared.run_id], news)
                 yield prepared, news.outcome
             else:
                 _write_epoch(folder, news)
+                live(news)
                 for row in news:
                     show(row)
                 pruned = prune(news)
 
 
+def _is_live(runs: Sequence[Prepared]) -> bool:
+    return "tensorboard" in runs[0].job.settings.trainer.trackers
+
+
 def _write_epoch(folder: Path, news: list[Row]) -> None:
     for cls, name in TABLES.items():
         if own := [rows.values(row) for row in news if type(row) is cls]:
-            records.append(folder / name, rows.columns(cls), own, missing="")
+            records.append(folder / name, rows.columns(cls), own, missing="" if cls is CurveRow else "none")
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -100,14 +115,34 @@ def _write_label_noise(folder: Path, source: Source, splits: Mapping[str, Split]
         records.append(folder / "label_noise.csv", rows.columns(LabelRow), [rows.values(row) for row in noisy])
 
 
-def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
-    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs and targets are scaled.
+def _save_predictions(prepared: Prepared, own: Split, look: Look) -> None:
+    """The run's file under `predictions/`; a regression's are in the units of its targets."""
+    source, job = prepared.source, prepared.job
+    outputs, members = look.outputs, {split: getattr(own, split) for split in predictions.SPLITS}
+    if source.is_regression:
+        outputs = {split: y.double() * own.target_scale + own.target_mean for split, y in outputs.items()}
+    targets = source.targets if source.is_regression else own.targets.int()
+    found = Predictions(
+        epochs=np.array(look.epochs, np.int32),
+        outputs={split: y.numpy() for split, y in outputs.items()},
+        targets={split: targets[at].numpy() for split, at in members.items()},
+        examples={split: at.int().numpy() for split, at in members.items()},
+        target_scale=own.target_scale.numpy(),
+    )
+    path = predictions.path(job.sweep or job.folder, prepared.run_id)
+    records.make(path.parent)
+    records.replace(path, predictions.content(found))
 
-    auto keeps best.pt for a single run and nothing in a sweep, whose runs have folders only for their weights.
-    """
-    job = prepared.job
+
+def weights_kept(job: Job) -> list[str]:
+    """Which of best and last `trainer.save` keeps of a run."""
     save = job.settings.trainer.save
-    wanted = {"auto": ["best"] if job.sweep is None else [], "none": [], "both": ["best", "last"]}.get(save, [save])
+    return ["best"] if save == "auto" and job.sweep is None else WEIGHTS.get(save, [])
+
+
+def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
+    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs and targets are scaled."""
+    job, wanted = prepared.job, weights_kept(prepared.job)
     if wanted and job.sweep is not None:
         records.make(job.folder)  # the sweep's lock guards it; a retry writes it again
         records.replace(job.folder / "settings.yaml", to_yaml(job.settings))
@@ -116,6 +151,7 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
         "input.scale": own.scale,
         "input.fill": own.fill,
         "input.shape": torch.tensor(prepared.source.shape),
+        "output.size": torch.tensor(prepared.source.num_outputs),
     }
     if prepared.source.is_regression:
         inputs |= {"target.mean": own.target_mean.float(), "target.scale": own.target_scale.float()}

@@ -21,7 +21,11 @@ needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), re
 
 
 # What an option of `reg` needs, to have a place.
-NEEDS = {"spatial_dropout": ["model=cnn"], "stochastic_depth": ["model=residual"]}
+NEEDS = {
+    "spatial_dropout": ["model=cnn"],
+    "stochastic_depth": ["model=residual"],
+    "attention_dropout": ["model=vit"],
+}
 
 
 @pytest.fixture(autouse=True)

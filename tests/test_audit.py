@@ -135,8 +135,11 @@ def test_gradients_that_batchnorm_lets_explode_are_told() -> None:
         (s.Mlp(widths=[100, 100]), (50,), [0, 5_100, 10_100, 1_010]),
         (s.Mlp(widths=[256]), (100,), [0, 25_856, 2_570]),
         (s.Cnn(widths=[64]), (3, 8, 8), [0, 1_792, 10_250]),
+        (s.Resnet(depth=8, width=1), (3, 8, 8), [0, 28, *[10] * 2, 20, 38, 76, 148, 50]),
+        (s.Moe(experts=2, width=5), (50,), [0, 255, 60, 255, 60, 102]),
+        (s.Vit(depth=1, width=8, heads=2, patch=4), (3, 8, 8), [0, 440, 216, 88, 144, 152, 90]),
     ],
-    ids=["50-100-100-10", "100-256-10", "conv 3 to 64"],
+    ids=["50-100-100-10", "100-256-10", "conv 3 to 64", "resnet", "moe", "vit"],
 )
 def test_each_layer_has_its_parameters(model: s.Model, shape: tuple[int, ...], counts: list[int]) -> None:
     assert [row.parameters for row in audited(normal_source(*shape), model=model).layers] == counts

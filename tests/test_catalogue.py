@@ -14,11 +14,13 @@ from regrun.rows import EpochRow
 OPTIONS = {
     "model": [
         *("linear", "shallow", "wide", "deep", "residual", "cnn", "cnn_small", "mlp_as_cnn", "mlp_as_cnn_small"),
+        *("resnet", "moe", "vit", "torchvision"),
     ],
     "reg": [
-        *("none", "dropout", "spatial_dropout", "stochastic_depth", "batchnorm", "layernorm", "groupnorm"),
-        *("weight_decay", "l2", "l1", "max_norm", "sam", "label_smoothing", "noise", "crop", "flip"),
-        *("rotation", "randaugment", "trivialaugment", "jitter", "cutout", "erasing", "mixup", "cutmix"),
+        *("none", "dropout", "spatial_dropout", "stochastic_depth", "attention_dropout"),
+        *("batchnorm", "layernorm", "groupnorm", "weight_decay", "l2", "l1", "max_norm", "sam"),
+        *("label_smoothing", "noise", "crop", "flip", "rotation", "randaugment", "trivialaugment", "jitter"),
+        *("cutout", "erasing", "mixup", "cutmix"),
     ],
     "optimizer": ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "nadam", "adamax", "adagrad", "adadelta"],
     "scheduler": [

@@ -19,15 +19,17 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "streams objective meter rows records",
+    "streams objective meter rows records ensembling predictions",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
-    "models models.build models.export models.ops models.parameters optim",
-    "stack measure trainer audit",
+    "models models.attention models.build models.export models.mixture models.ops models.parameters models.vision "
+    "optim",
+    "stack measure looks trainer audit",
     "display plots plan prepare reading",
-    "writing collect effects effectsview pruning asktell",
-    "run standing sweepview",
+    "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
+    "writing effects effectsview ensemble pruning asktell",
+    "run standing sweepview ensembleview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -44,7 +46,8 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
-    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart parallel"
+    "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

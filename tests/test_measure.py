@@ -26,7 +26,8 @@ def test_layer_figures_are_those_of_torch() -> None:
     weight, gradient = torch.randn(2, 2, 5, 7, generator=generator).unbind()
     output = torch.randn(2, 33, 5, generator=generator).relu()
     output[:, :, 0] = 0
-    found = measure._figures(weight, gradient, output)
+    before = torch.randn(2, 5, generator=generator), torch.rand(2, generator=generator)
+    found = measure._figures(weight, gradient, output, measure._moments(output), before)
     for r in range(2):
         expected = [
             weight[r].norm(),
@@ -34,6 +35,7 @@ def test_layer_figures_are_those_of_torch() -> None:
             gradient[r].norm(),
             output[r].square().mean().sqrt(),
             output[r].var(0, correction=0).mean().sqrt(),
+            (output[r].mean(0) - before[0][r]).square().mean().sqrt() / before[1][r],
             (output[r] == 0).all(0).float().mean(),
             (output[r] == 0).float().mean(),
         ]

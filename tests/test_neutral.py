@@ -68,6 +68,7 @@ def test_neutral_settings_train_a_plain_torch_network(name: str, digits: Source)
 ACTIVE = {
     "dropout": s.Dropout(rate=0.5),
     "input dropout": s.Dropout(input_rate=0.5),
+    "attention_dropout": s.AttentionDropout(0.5),
     "classic dropout": s.Dropout(rate=0.5, kind="classic"),
     "stochastic_depth": s.StochasticDepth(0.5),
     "weight_decay": s.WeightDecay(0.1),
@@ -90,7 +91,7 @@ ACTIVE = {
     "cutmix": s.Cutmix(1.0),
 }
 OFF = {"proximal l1": s.L1(mode="proximal"), "classic dropout": s.Dropout(kind="classic")}
-MODELS = {"stochastic_depth": s.Residual(depth=2, width=24)}
+MODELS = {"stochastic_depth": s.Residual(depth=2, width=24), "attention_dropout": s.Vit(depth=1, width=16)}
 
 
 @pytest.mark.parametrize("name", ACTIVE)

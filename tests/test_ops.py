@@ -23,6 +23,10 @@ MODELS = {
     "mlp": s.Mlp(depth=2, width=21),
     "residual": s.Residual(depth=2, width=24, widths=[15, 9]),
     "cnn": s.Cnn(depth=2, width=6),
+    "resnet": s.Resnet(depth=8, width=6),
+    "moe": s.Moe(experts=3, widths=[12, 9]),
+    "moe top 2": s.Moe(experts=3, top_k=2, width=12),
+    "vit": s.Vit(depth=2, width=12, heads=3, patch=4),
 }
 NORMS = {
     "none": s.Reg(),

@@ -134,6 +134,18 @@ CASES = {
     "tanh": {"model": s.Mlp(depth=2, width=37, activation="tanh"), "batch_size": 33},
     "sigmoid": {"model": s.Mlp(depth=2, width=37, activation="sigmoid"), "batch_size": 33},
     "gelu": {"model": s.Mlp(depth=1, width=37, activation="gelu"), "batch_size": 33},
+    "silu": {"model": s.Mlp(depth=1, width=37, activation="silu"), "batch_size": 33},
+    "elu": {"model": s.Mlp(depth=1, width=37, activation="elu"), "batch_size": 33},
+    "moe": {"model": s.Moe(experts=3, width=20), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
+    "moe top 2": {"model": s.Moe(experts=5, top_k=2, widths=[13, 7]), "batch_size": 33},
+    "vit": {
+        "model": s.Vit(depth=2, width=24, heads=3, patch=4),
+        "cycled": {
+            "attention_dropout": (s.AttentionDropout(0.3), s.AttentionDropout()),
+            "stochastic_depth": (s.StochasticDepth(), s.StochasticDepth(), s.StochasticDepth(0.5)),
+        },
+    },
+    "vit of odd shapes": {"model": s.Vit(depth=1, width=22, heads=2, patch=2), "batch_size": 33},
     "schedulers": {"schedulers": SCHEDULERS},
     "accumulate": {"trainer": {"accumulate": [3], "grad_clip_value": [None, 0.01, 0.1]}},
     "averaging": {"trainer": {"averaging": AVERAGING}},
@@ -141,6 +153,7 @@ CASES = {
         "trainer": {"averaging": AVERAGING, "accumulate": [2]},
         "reg": s.Reg(batchnorm=s.BatchNorm(active=True)),
     },
+    "mc_dropout": {"trainer": {"mc_dropout": [3]}},
     "max_norm": {"cycled": {"max_norm": (s.MaxNorm(), s.MaxNorm(0.5), s.MaxNorm(1.2))}},
     "sam": {"cycled": {"sam": (s.Sam(), s.Sam(0.05), s.Sam(0.5))}},
     "sam batchnorm": {"cycled": {"sam": (s.Sam(), s.Sam(0.05))}, "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
@@ -174,18 +187,30 @@ def test_a_diverged_replica_leaves_its_neighbours_as_they_are(digits: Source) ->
     assert ends[1].outcome == alone_ends[0].outcome
 
 
-CNNS = {
-    "plain": s.Reg(),
-    "groupnorm": s.Reg(groupnorm=s.GroupNorm(active=True, groups=2)),
-    "ghost batches": s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9)),
-    "dropout": s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3)),
+CONVOLUTIONS = {
+    "cnn": (s.Cnn(widths=[4, 8]), s.Reg()),
+    "groupnorm": (s.Cnn(widths=[4, 8]), s.Reg(groupnorm=s.GroupNorm(active=True, groups=2))),
+    "ghost batches": (s.Cnn(widths=[4, 8]), s.Reg(batchnorm=s.BatchNorm(active=True, ghost_batch=9))),
+    "dropout": (s.Cnn(widths=[4, 8]), s.Reg(dropout=s.Dropout(0.2), spatial_dropout=s.SpatialDropout(0.3))),
+    "resnet": (s.Resnet(depth=14, width=4), s.Reg(batchnorm=s.BatchNorm(active=True))),
+    "resnet with dropout": (
+        s.Resnet(depth=8, width=4),
+        s.Reg(
+            batchnorm=s.BatchNorm(active=True),
+            dropout=s.Dropout(0.2),
+            spatial_dropout=s.SpatialDropout(0.3),
+            stochastic_depth=s.StochasticDepth(0.5),
+        ),
+    ),
 }
 
 
-@pytest.mark.parametrize("reg", CNNS.values(), ids=CNNS)
-def test_one_step_of_a_cnn_in_a_stack_is_that_of_its_single_run(reg: s.Reg, digits: Source) -> None:
+@pytest.mark.parametrize(("model", "reg"), CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_one_step_of_convolutions_in_a_stack_is_that_of_their_single_run(
+    model: s.Model, reg: s.Reg, digits: Source
+) -> None:
     """Grouped convolutions round differently (oneDNN), so one step from equal state is compared."""
-    runs = [make(model=s.Cnn(widths=[4, 8]), optimizer=s.Sgd(lr=0.1), reg=reg, seed=i) for i in range(3)]
+    runs = [make(model=model, reg=reg, optimizer=s.Sgd(lr=0.1), seed=i) for i in range(3)]
     splits = [split(digits, r.data, r.seeds) for r in runs]
 
     def step(members: list[int]) -> torch.Tensor:
@@ -207,6 +232,11 @@ def test_runs_of_different_structure_are_refused(digits: Source) -> None:
     splits = [split(digits, r.data, r.seeds) for r in runs]
     with pytest.raises(ValueError, match=r"model\.depth"):
         next(train(runs, ["a", "b"], digits, splits, torch.device("cpu")))
+
+
+def test_torchvisions_models_never_share_a_stack() -> None:
+    runs = [make(model=s.Torchvision(), seed=seed) for seed in (0, 1)]
+    assert "seed" in differences(runs)
 
 
 def test_what_is_stackable_never_separates_runs() -> None:

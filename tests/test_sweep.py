@@ -344,7 +344,13 @@ def test_weights_are_kept_only_when_asked_in_a_folder_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     ("line", "size"),
-    [("model.width=24", 32), ("model=wide model.width=10000", 1), ("model=cnn", 1), ("sweep.stack_size=5", 5)],
+    [
+        ("model.width=24", 32),
+        ("model=wide model.width=10000", 1),
+        ("model=cnn", 1),
+        ("model=resnet", 1),
+        ("sweep.stack_size=5", 5),
+    ],
 )
 def test_stacks_fit_the_cache(line: str, size: int) -> None:
     (run,) = prepare.prepare(config.jobs(["model=shallow", *line.split()], multirun=False))

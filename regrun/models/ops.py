@@ -103,8 +103,29 @@ class Pass:
 class Op:
     """A piece of a network. Subclasses give `compute`; autograd then gives its gradients."""
 
+    def inside(self) -> tuple["Op", ...]:
+        """The ops that this one is made of, in the order of the forward pass."""
+        return ()
+
     def slots(self) -> Iterator[Slot]:
+        for op in self.inside():
+            yield from op.slots()
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        """The layers that have a weight matrix or kernel: the op itself, or what an op that is not from here has."""
         return iter(())
+
+    def running(self) -> Iterator[tuple[str, int, float]]:
+        """Name, width and momentum of each batch norm, whose running statistics are kept."""
+        return iter(())
+
+    def begin(self, seed: int) -> dict[str, Tensor]:
+        """How slots start that no init scheme fills, by name."""
+        return {}
+
+    def begin_running(self) -> dict[str, Tensor]:
+        """How running statistics start that are not 0 and 1, by name."""
+        return {}
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         raise NotImplementedError(type(self).__name__)
@@ -123,10 +144,11 @@ class Op:
         """The gradient by the input, from that by the output; those by parameters go to `on.gradients`."""
         x, y = on.take()
         names = [slot.name for slot in self.slots()]
-        by_x, *by_params = torch.autograd.grad(y, [x, *(on.params[name] for name in names)], gradient)
-        for name, value in zip(names, by_params, strict=True):
+        wanted = [*(on.params[name] for name in names), *([x] if needs_input else [])]
+        gradients = torch.autograd.grad(y, wanted, gradient)
+        for name, value in zip(names, gradients, strict=False):
             on.gradients[name].copy_(value)
-        return by_x
+        return gradients[-1] if needs_input else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +159,11 @@ class Linear(Op):
     fan_in: int
     fan_out: int
     bias: bool
-    start: str = "hidden"  # which init it takes: hidden, output, or residual_end (zeros on request)
+    # Which init it takes: hidden, output, gate, residual_end (zeros on request), or given (a file's values).
+    start: str = "hidden"
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        yield self
 
     def slots(self) -> Iterator[Slot]:
         yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in), "weight")
@@ -171,23 +197,28 @@ def _into(out: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None
 
 @dataclass(frozen=True)
 class Conv(Op):
-    """A 3 x 3 convolution that keeps the size, (B, R * fan_in, H, W) -> (B, R * fan_out, H, W)."""
+    """A convolution, (B, R * fan_in, H, W) -> (B, R * fan_out, H, W); at stride 1 it keeps the size."""
 
     name: str
     fan_in: int
     fan_out: int
     bias: bool
     start: str = "hidden"
+    kernel: int = 3  # odd
+    stride: int = 1
+
+    def weighted(self) -> Iterator["Linear | Conv"]:
+        yield self
 
     def slots(self) -> Iterator[Slot]:
-        yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in, 3, 3), "weight")
+        yield Slot(f"{self.name}.weight", (self.fan_out, self.fan_in, self.kernel, self.kernel), "weight")
         if self.bias:
             yield Slot(f"{self.name}.bias", (self.fan_out,), "bias")
 
     def compute(self, x: Tensor, on: Pass) -> Tensor:
         weight = on.params[f"{self.name}.weight"].to(on.dtype)
         bias = on.params[f"{self.name}.bias"].to(on.dtype) if self.bias else None
-        x = layers.conv(x.to(on.dtype), weight, bias)
+        x = layers.conv(x.to(on.dtype), weight, bias, stride=self.stride)
         on.record(self.name, x)
         return x
 
@@ -200,6 +231,9 @@ class BatchNorm(Op):
     width: int
     momentum: float
     eps: float
+
+    def running(self) -> Iterator[tuple[str, int, float]]:
+        yield self.name, self.width, self.momentum
 
     def slots(self) -> Iterator[Slot]:
         yield Slot(f"{self.name}.weight", (self.width,), "gain")
@@ -394,6 +428,13 @@ class StochasticDepth(SpatialDropout):
     mechanism: str = "stochastic_depth"
     axes: ClassVar[int] = 2
     share: float = 1.0
+    tokens: int = 1  # rows of an example
+
+    def dropped(self, x: Tensor, on: Pass) -> tuple[Tensor, Tensor | None]:
+        if self.tokens == 1:
+            return super().dropped(x, on)
+        y, factors = super().dropped(x.reshape(len(x), -1, self.tokens * x.shape[2]), on)
+        return y.view_as(x), None if factors is None else factors.repeat_interleave(self.tokens, 1)
 
 
 @dataclass(frozen=True)
@@ -415,6 +456,14 @@ class ToImage(Op):
 
 
 @dataclass(frozen=True)
+class ToRgb(Op):
+    """Grey images as three equal channels, (B, R, H, W) -> (B, 3 R, H, W)."""
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return x.repeat_interleave(3, 1)
+
+
+@dataclass(frozen=True)
 class ToFeatures(Op):
     """Images to rows of features."""
 
@@ -425,23 +474,45 @@ class ToFeatures(Op):
 
 
 @dataclass(frozen=True)
+class MeanPool(Op):
+    """The mean over each channel's image, (B, R * channels, H, W) -> (R, B, channels) (Lin et al. 2014)."""
+
+    channels: int
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return layers.to_features(x.float().mean((2, 3)), x.shape[1] // self.channels)
+
+
+@dataclass(frozen=True)
+class Widen(Op):
+    """A shortcut without parameters: every other pixel, and channels of zeros (He et al. 2016, option A)."""
+
+    channels: int
+    more: int  # channels that are added
+
+    def compute(self, x: Tensor, on: Pass) -> Tensor:
+        return layers.widen(x, self.channels, self.more)
+
+
+@dataclass(frozen=True)
 class Skip(Op):
-    """x + branch(x) (He et al. 2016, identity mappings). `build` ends each branch with a `StochasticDepth`."""
+    """shortcut(x) + branch(x), where no shortcut is x itself (He et al. 2016, identity mappings).
+
+    `build` ends each branch with a `StochasticDepth`.
+    """
 
     branch: tuple[Op, ...]
+    shortcut: tuple[Op, ...] = ()
 
-    def slots(self) -> Iterator[Slot]:
-        for op in self.branch:
-            yield from op.slots()
+    def inside(self) -> tuple[Op, ...]:
+        return self.shortcut + self.branch
 
     def forward(self, x: Tensor, on: Pass) -> Tensor:
-        return x + run(self.branch, x, on)
+        return run(self.shortcut, x, on) + run(self.branch, x, on)
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
-        by_branch = gradient
-        for op in reversed(self.branch):
-            by_branch = _required(op.backward(by_branch, on))
-        return gradient + by_branch
+        by_branch = back(self.branch, gradient, on)
+        return back(self.shortcut, gradient, on) + by_branch
 
 
 def run(ops: tuple[Op, ...], x: Tensor, on: Pass) -> Tensor:
@@ -451,12 +522,17 @@ def run(ops: tuple[Op, ...], x: Tensor, on: Pass) -> Tensor:
     return x
 
 
+def back(ops: tuple[Op, ...], gradient: Tensor, on: Pass) -> Tensor:
+    """The gradient by the ops' input, from that by their output; those by parameters go to `on.gradients`."""
+    for op in reversed(ops):
+        gradient = _required(op.backward(gradient, on))
+    return gradient
+
+
 def run_back(ops: tuple[Op, ...], gradient: Tensor, on: Pass) -> None:
     """All parameters' gradients, into `on.gradients`; what lies before the first of them is not computed."""
     first = next(i for i, op in enumerate(ops) if any(op.slots()))
-    for op in reversed(ops[first + 1 :]):
-        gradient = _required(op.backward(gradient, on))
-    ops[first].backward(gradient, on, needs_input=False)
+    ops[first].backward(back(ops[first + 1 :], gradient, on), on, needs_input=False)
 
 
 def _required(gradient: Tensor | None) -> Tensor:
@@ -465,9 +541,9 @@ def _required(gradient: Tensor | None) -> Tensor:
 
 
 def walk(ops: tuple[Op, ...]) -> Iterator[Op]:
-    """Every op, those inside of skips included, in the order of the forward pass."""
+    """Every op, those inside of others included and not these, in the order of the forward pass."""
     for op in ops:
-        if isinstance(op, Skip):
-            yield from walk(op.branch)
+        if inside := op.inside():
+            yield from walk(inside)
         else:
             yield op

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regrun.initializers import init_bias, init_weight, output_init
 from regrun.layers import aligned
-from regrun.models.ops import BatchNorm, Conv, Linear, Op, Slot, walk
+from regrun.models.ops import Conv, Linear, Op, Slot, walk
 from regrun.settings import Settings
 from regrun.streams import generator
 
@@ -62,8 +62,8 @@ def all_slots(ops: tuple[Op, ...]) -> list[Slot]:
 
 
 def weighted(ops: tuple[Op, ...]) -> list[Linear | Conv]:
-    """The layers that have a weight matrix or kernel."""
-    return [op for op in walk(ops) if isinstance(op, Linear | Conv)]
+    """The layers that have a weight matrix or kernel, in the order of the forward pass."""
+    return [layer for op in walk(ops) for layer in op.weighted()]
 
 
 def initialize(params: Parameters, ops: tuple[Op, ...], runs: Sequence[Settings]) -> None:
@@ -73,8 +73,11 @@ def initialize(params: Parameters, ops: tuple[Op, ...], runs: Sequence[Settings]
         if slot.role == "gain":
             views[slot.name].fill_(1.0)
     for r, run in enumerate(runs):
+        for op in walk(ops):
+            for name, value in op.begin(run.seeds.init or 0).items():
+                views[name][r] = value
         source = generator(run.seeds.init or 0, "init")
-        for op in weighted(ops):
+        for op in (layer for layer in weighted(ops) if layer.start != "given"):
             init = output_init(run.model.init) if op.start == "output" else run.model.init
             weight = views[f"{op.name}.weight"][r]
             init_weight(weight, init, activation=run.model.activation, generator=source)
@@ -88,10 +91,12 @@ def initialize(params: Parameters, ops: tuple[Op, ...], runs: Sequence[Settings]
 
 
 def new_buffers(ops: tuple[Op, ...], replicas: int, device: torch.device) -> dict[str, Tensor]:
-    """The running statistics of the batch norms: (R, D) means of 0 and variances of 1."""
+    """The running statistics of the batch norms, (R, D): means of 0 and variances of 1, or those of a file."""
     buffers = {}
     for op in walk(ops):
-        if isinstance(op, BatchNorm):
-            buffers[f"{op.name}.running_mean"] = torch.zeros(replicas, op.width, device=device)
-            buffers[f"{op.name}.running_var"] = torch.ones(replicas, op.width, device=device)
+        for name, width, _ in op.running():
+            buffers[f"{name}.running_mean"] = torch.zeros(replicas, width, device=device)
+            buffers[f"{name}.running_var"] = torch.ones(replicas, width, device=device)
+        for name, value in op.begin_running().items():
+            buffers[name].copy_(value)
     return buffers

@@ -48,6 +48,7 @@ WITHOUT_EFFECT = (
     "trainer.threads",
     "trainer.progress",
     "trainer.save",
+    "trainer.trackers",
     "data.root",
     "data.download",
     "data.cache",
@@ -70,7 +71,9 @@ def resolve(settings: Settings) -> Settings:
     averaging = settings.trainer.averaging
     start = (0.75 if averaging.kind == "swa" else 0.0) if averaging.start is None else averaging.start
     averaging = dataclasses.replace(averaging, start=start)
-    model = dataclasses.replace(settings.model, depth=len(hidden_layers(settings.model)))
+    model = settings.model
+    if isinstance(model, Mlp | Residual | Cnn | Moe):
+        model = dataclasses.replace(model, depth=len(hidden_layers(model)))
     return dataclasses.replace(
         settings,
         model=model,
@@ -120,7 +123,9 @@ def columns() -> list[str]:
 
 
 def stackable(settings: Settings) -> set[str]:
-    """The flat names in which the runs of one stack may differ."""
+    """The flat names in which the runs of one stack may differ: none where a model is built for one run alone."""
+    if isinstance(settings.model, Torchvision):
+        return set()
 
     def names(node: Any, prefix: str, inherited: bool) -> Iterator[str]:
         for f in dataclasses.fields(node):
@@ -134,11 +139,17 @@ def stackable(settings: Settings) -> set[str]:
     return set(names(settings, "", False))
 
 
+def normalizes_batches(settings: Settings) -> bool:
+    """Whether there is batch norm, or may be one inside of the model: a batch of one example is none to train on."""
+    return settings.reg.batchnorm.active or isinstance(settings.model, Torchvision)
+
+
 def requested(settings: Settings) -> list[str]:
     """The regularizers (and what else acts in `trainer`) whose values are not neutral, in the order of `Reg`."""
     reg = settings.reg
     active = {
         "dropout": reg.dropout.rate > 0 or any(reg.dropout.rates or []) or reg.dropout.input_rate > 0,
+        "attention_dropout": reg.attention_dropout.rate > 0,
         "spatial_dropout": reg.spatial_dropout.rate > 0,
         "stochastic_depth": reg.stochastic_depth.rate > 0,
         "batchnorm": reg.batchnorm.active,

@@ -1,6 +1,6 @@
 """How a setting is declared: its default (neutral) value, its range, and whether runs of a stack may differ in it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -21,6 +21,11 @@ def numbers(default: Sequence[float], interval: str, *, length: int | None = Non
 def choice(default: str, options: tuple[str, ...], *, stackable: bool = False) -> Any:
     """A field that is one of `options`."""
     return field(default=default, metadata={"options": options, "stackable": stackable})
+
+
+def choices(options: Collection[str]) -> Any:
+    """A field that is a list of some of `options`, empty by default."""
+    return field(default_factory=list, metadata={"options": tuple(options)})
 
 
 def plain(default: Any, *, stackable: bool = False) -> Any:

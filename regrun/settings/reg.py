@@ -33,6 +33,13 @@ class StochasticDepth:
 
 
 @dataclass(frozen=True)
+class AttentionDropout:
+    """Probability of zeroing one of the weights that a token gives to the others; the rest are scaled up."""
+
+    rate: float = number(0.0, "[0, 1)", stackable=True)
+
+
+@dataclass(frozen=True)
 class BatchNorm:
     """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics.
 
@@ -196,6 +203,7 @@ class Reg:
     """Every regularizer, neutral unless asked for."""
 
     dropout: Dropout = group(Dropout)
+    attention_dropout: AttentionDropout = group(AttentionDropout)
     spatial_dropout: SpatialDropout = group(SpatialDropout)
     stochastic_depth: StochasticDepth = group(StochasticDepth)
     batchnorm: BatchNorm = group(BatchNorm)

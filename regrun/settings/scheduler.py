@@ -93,6 +93,15 @@ class CosineRestarts(Scheduler):
     min_factor: float = number(0.0, "[0, 1]")
 
 
+def cycle_ends(scheduler: CosineRestarts, epochs: int) -> list[int]:
+    """The epochs of a run with which a cycle ends, where t counts epochs."""
+    ends, end, length = list[int](), round(scheduler.warmup * epochs), scheduler.t_0
+    while end + length <= epochs:
+        end, length = end + length, length * scheduler.t_mult
+        ends.append(end)
+    return ends
+
+
 @dataclass(frozen=True)
 class OneCycle(Scheduler):
     """Half a cosine from lr / div_factor up to lr in the share pct_start of the run, then one down to nearly 0.

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-from regrun.settings.fields import choice, group, number, plain
+from regrun.settings.fields import choice, choices, group, number, plain
 
+SAVED = ("auto", "none", "best", "last", "both", "predictions", "snapshots")
 PURPOSES = ("init", "order", "split", "dropout", "augment", "noise", "bootstrap")
+# The packages that each tracker needs.
+TRACKERS = {"tensorboard": ["tensorboard"], "mlflow": ["mlflow", "sqlalchemy", "alembic"], "wandb": ["wandb"]}
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Trainer:
     """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`.
 
     `batch_size` is that of a whole batch, also where several processes share it.
+    `mc_dropout` is how many passes with dropout val and test are also predicted by at the end; 0 for none.
     """
 
     epochs: int = number(100, "[0, inf)")
@@ -54,6 +58,7 @@ class Trainer:
     grad_clip: float | None = number(None, "(0, inf)", stackable=True)
     grad_clip_value: float | None = number(None, "(0, inf)", stackable=True)
     averaging: Averaging = group(Averaging, stackable=True)
+    mc_dropout: int = number(0, "[0, 100000]")
     precision: str = choice("float32", ("float32", "bfloat16"))
     limit_batches: int | None = number(None, "[1, inf)")
     time_limit: float | None = number(None, "(0, inf)")
@@ -61,7 +66,8 @@ class Trainer:
     threads: int = number(1, "[1, 1024]")
     deterministic: bool = plain(True)
     progress: str = choice("auto", ("auto", "rich", "plain", "none"))
-    save: str = choice("auto", ("auto", "none", "best", "last", "both"))
+    save: str = choice("auto", SAVED)
+    trackers: list[str] = choices(TRACKERS)
 
 
 @dataclass(frozen=True)

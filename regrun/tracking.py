@@ -1,0 +1,119 @@
+"""The rows of a folder's tables -> the trackers that `trainer.trackers` names; TensorBoard also while runs train.
+
+A tracker comes after the tables and never touches them. Whenever it is asked, it is given each run that it does not
+hold whole: so every run is there once, however often its stack was tried. What a tracker could not take is told last.
+"""
+
+import shlex
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, fields
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
+from pathlib import Path
+
+from regrun import collect, records, settings
+from regrun.errors import EnvironmentFault, RunFailed, clip
+from regrun.rows import CurveRow, EpochRow, LayerRow, Outcome, Provenance, Row
+from regrun.trackers import Tracked, mlflow, tensorboard, wandb
+
+TRACKERS = {
+    "tensorboard": (tensorboard.done, tensorboard.log),
+    "mlflow": (mlflow.done, mlflow.log),
+    "wandb": (wandb.done, wandb.log),
+}
+TABLES = ("curves.csv", "epochs.csv", "layers.csv")
+NUMBERS = (int, float, int | None, float | None)
+WORDS = {f.name for cls in (Outcome, Provenance) for f in fields(cls) if f.type not in NUMBERS}
+
+
+class Live:
+    """TensorBoard while runs train, an epoch at a time. What fails is in the log; `publish` makes up for it."""
+
+    def __init__(self, log: Path, root: Path, run_ids: Sequence[str]) -> None:
+        """log: the folder whose log is told. root: where the event files are, those of an earlier try included."""
+        self.log, self.new = log, set(run_ids)
+        self.paths = {run_id: tensorboard.place(root, run_id) for run_id in run_ids}
+
+    def __call__(self, news: Sequence[Row]) -> None:
+        """Append an epoch's rows to the event files of their runs."""
+        own = [row for row in news if isinstance(row, CurveRow | EpochRow | LayerRow)]
+        by_run = groupby(sorted(own, key=attrgetter("run_id")), attrgetter("run_id"))
+        try:
+            for run_id, rows in by_run if self.paths else ():
+                self._begin(run_id)
+                records.extend(self.paths[run_id], tensorboard.events(map(asdict, rows)))
+        except Exception as error:  # of the disk, of the package: neither may cost the run
+            self._give_up(error)
+
+    def _begin(self, run_id: str) -> None:
+        if run_id in self.new:
+            self.new.remove(run_id)
+            path = self.paths[run_id]
+            records.make(path.parent)
+            records.replace(path, tensorboard.head())
+
+    def _give_up(self, error: Exception) -> None:
+        """Half a curve would look like a whole one."""
+        records.log(self.log, f"warning: trainer.trackers: no more of tensorboard while this trains: {_why(error)}")
+        for path in self.paths.values():
+            with suppress(EnvironmentFault):
+                records.remove(path)
+        self.paths = {}
+
+
+def publish(folder: Path, names: Sequence[str], note: Callable[[str], None]) -> None:
+    """Give trackers the runs of `folder` that they lack. Raises RunFailed with a line for each that failed."""
+    problems = []
+    for name in dict.fromkeys(names):
+        done, log = TRACKERS[name]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the packages', of themselves
+                note(f"{name}: {log(folder, read(folder, done(folder)))}")
+        except Exception as error:  # a package's, a server's, the disk's
+            again = f"regrun track {shlex.quote(str(folder))} {name}"
+            problems.append(
+                f"trainer.trackers: {name} lacks runs whose tables are whole ({_why(error)}); {again} tries again"
+            )
+    if problems:
+        raise RunFailed("\n".join(problems))
+
+
+def _why(error: Exception) -> str:
+    return clip(f"{type(error).__name__}: {error}", 100)
+
+
+def read(folder: Path, held: set[str]) -> Iterator[Tracked]:
+    """Each run of the folder's tables but those in `held`."""
+    path = folder / "summary.csv"
+    summaries = collect.rows(path) if path.is_file() else []
+    order = [row["run_id"] for row in summaries]
+    for summary, *rows in zip(summaries, *(_by_run(folder / name, order) for name in TABLES), strict=True):
+        if summary["run_id"] not in held:
+            yield _tracked(summary, sorted(chain(*rows), key=lambda row: int(row["epoch"])))
+
+
+def _by_run(path: Path, order: Sequence[str]) -> Iterator[list[dict[str, str]]]:
+    """Each run's rows of a table, which has the runs in this order; none of a run that it lacks."""
+    groups = groupby(collect.rows(path) if path.is_file() else (), itemgetter("run_id"))
+    run_id, rows = next(groups, ("", iter(())))
+    for wanted in order:
+        found = list(rows) if wanted == run_id else []
+        if wanted == run_id:
+            run_id, rows = next(groups, ("", iter(())))
+        yield found
+
+
+def _tracked(summary: dict[str, str], rows: list[dict[str, str]]) -> Tracked:
+    names = settings.columns()
+    rest = {name: cell for name, cell in summary.items() if name not in names and cell != "none"}
+    return Tracked(
+        run_id=summary["run_id"],
+        status=summary["status"],
+        settings={name: summary[name] for name in names},
+        figures={name: float(cell) for name, cell in rest.items() if name not in WORDS},
+        words={name: cell for name, cell in rest.items() if name in WORDS},
+        rows=rows,
+    )
