@@ -65,6 +65,8 @@ def _regularizer_conflicts(run: Settings) -> Iterator[str]:
         yield from (f"reg.{name}: a {run.model.kind} model has norms of its own; leave it out" for name in norms)
     else:
         yield from _norm_conflicts(run, norms)
+    if run.reg.batchnorm.sync:
+        yield from _sync_conflicts(run)
     yield from _dropout_conflicts(run, len(hidden))
 
 
@@ -74,6 +76,18 @@ def _norm_conflicts(run: Settings, norms: list[str]) -> Iterator[str]:
             yield f"reg.{name}: a model without hidden layers has nothing to normalize; choose another model"
     if run.reg.groupnorm.active:
         yield from _group_conflicts(run)
+    if (ghost := run.reg.batchnorm.ghost_batch) is not None and not run.reg.batchnorm.active:
+        yield f"reg.batchnorm.ghost_batch: there is no batchnorm, got {ghost}; add reg=batchnorm, or leave it out"
+
+
+def _sync_conflicts(run: Settings) -> Iterator[str]:
+    if not run.reg.batchnorm.active:
+        yield "reg.batchnorm.sync: there is no batchnorm to synchronize, got true; add reg=batchnorm, or leave it out"
+    if (ghost := run.reg.batchnorm.ghost_batch) is not None:
+        yield (
+            f"reg.batchnorm.sync: is the opposite of ghost batches, got true and reg.batchnorm.ghost_batch={ghost}; "
+            "leave one of them out"
+        )
 
 
 def _dropout_conflicts(run: Settings, hidden: int) -> Iterator[str]:
@@ -271,6 +285,38 @@ def _classes_conflicts(run: Settings) -> Iterator[str]:
         yield f"trainer.loss: is for regression, got {trainer.loss} where {data.kind} has classes; use auto"
     if trainer.early_stopping.monitor == "val_r2":
         yield "trainer.early_stopping.monitor: classes have no R2, got val_r2; use val_loss or val_accuracy"
+
+
+def normalizes_shards(run: Settings) -> bool:
+    """Whether each of several processes takes batch statistics of its own, or may inside of the model."""
+    return normalizes_batches(run) and not run.reg.batchnorm.sync
+
+
+def parallel_conflicts(run: Settings, smallest: int, world_size: int) -> Iterator[str]:
+    """What keeps processes from sharing the batches of a run, the smallest of which is of `smallest` examples."""
+    if run.reg.batchnorm.sync and world_size == 1:
+        yield "reg.batchnorm.sync: is for several processes, got one; start the run by torchrun, or leave it out"
+    each = 2 if normalizes_shards(run) else 1
+    if world_size > 1 and smallest < each * world_size:
+        examples = "2 examples (batchnorm)" if each == 2 else "an example"
+        yield (
+            f"trainer.batch_size: each of {world_size} processes needs {examples} of every batch, "
+            f"got one of {smallest}; change it, or start fewer processes, or set data.drop_last=true"
+        )
+
+
+def parallel_warnings(run: Settings, world_size: int) -> Iterator[str]:
+    """What several processes do otherwise than one."""
+    if world_size > 1 and run.reg.batchnorm.active and not run.reg.batchnorm.sync:
+        yield (
+            f"reg.batchnorm: each of {world_size} processes normalizes by its own shard of a batch: other results than "
+            "one process has; reg.batchnorm.sync=true gives the same"
+        )
+    if world_size > 1 and isinstance(run.model, Torchvision):
+        yield (
+            f"model: in each of {world_size} processes torchvision's batch norms see their own shard of a batch, and "
+            "its dropout draws for it: other results than one process has"
+        )
 
 
 def warnings(run: Settings, train_size: int) -> Iterator[str]:

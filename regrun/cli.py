@@ -2,15 +2,17 @@
 
 import argparse
 import gc
+import io
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from regrun import __version__
+from regrun import __version__, parallel
 from regrun.errors import ConfigError, RegrunError, clip
+from regrun.parallel import ALONE, Peers
 from regrun.paths import is_folder
 
 if TYPE_CHECKING:
@@ -23,18 +25,26 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    peers = ALONE
     try:
-        return _dispatch(arguments)
+        peers = parallel.peers()
+        with nullcontext() if peers.is_writer else redirect_stdout(io.StringIO()):
+            return _dispatch(arguments, peers)
     except RegrunError as error:
-        for line in str(error).splitlines():
-            print(f"regrun: {line}", file=sys.stderr)
+        _complain(str(error).splitlines(), peers)
         return error.exit_code
     except KeyboardInterrupt:
-        print("regrun: interrupted", file=sys.stderr)
+        _complain(["interrupted"], peers)
         return INTERRUPTED
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _complain(lines: list[str], peers: Peers) -> None:
+    """Once, however many processes there are."""
+    for line in lines if peers.is_writer else []:
+        print(f"regrun: {line}", file=sys.stderr)
+
+
+def _dispatch(arguments: list[str], peers: Peers) -> int:
     options = _parser().parse_args(arguments)
     if options.help:
         from regrun import help as help_text
@@ -50,11 +60,14 @@ def _dispatch(arguments: list[str]) -> int:
         return _hydra(arguments)
     if options.cfg and options.multirun:
         raise ConfigError("--cfg: shows the configuration of one run, got -m, too; leave one of them out")
-    if options.overrides[:1] == ["ensemble"]:
+    verb = options.overrides[0] if options.overrides and _is_verb(options.overrides[0]) else None
+    if peers.are_several and (options.multirun or verb):
+        raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
+    if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
     if options.by or options.all:
         raise ConfigError(f"{'--by' if options.by else '--all'}: is for regrun ensemble DIR; leave it out")
-    if options.overrides and _is_verb(options.overrides[0]) and options.overrides[0] != "audit":
+    if verb is not None and verb != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
         raise ConfigError("--dry-run: prints the plan of a sweep, got a single run; add -m")
@@ -74,7 +87,7 @@ def _dispatch(arguments: list[str]) -> int:
         return _audit(command.jobs, keep=any(o.startswith("hydra.run.dir=") for o in overrides))
     if options.cfg:
         return _hydra(arguments)
-    return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs)
+    return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs, peers)
 
 
 @contextmanager
@@ -88,12 +101,14 @@ def _loading() -> Iterator[None]:
         gc.enable()
 
 
-def _run(jobs: list["Job"]) -> int:
-    """One run; one that diverged fails."""
+def _run(jobs: list["Job"], peers: Peers) -> int:
+    """One run, alone or by several processes; one that diverged fails."""
     with _loading():  # torch, now that all settings are known to be right
         from regrun import prepare, run
 
-    outcome = run.execute(*prepare.prepare(jobs))
+    with parallel.joined(peers):
+        (prepared,) = peers.agreed(lambda: prepare.prepare(jobs, peers=peers))
+        outcome = run.execute(prepared) if peers.is_writer else run.follow(prepared)
     if outcome.status == "interrupted":
         return INTERRUPTED
     return 0 if outcome.status == "ok" else 1

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regrun.parallel import Shard
+
 ALIGN = 16  # floats in a cache line
 
 
@@ -178,37 +180,55 @@ def batch_standardize(
     training: bool,
     momentum: float,
     eps: float,
+    shard: Shard | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(R, B, D) -> (x - mean) / sqrt(var + eps), (R, B, D), and 1 / sqrt(var + eps), (R, D).
 
     torch's kernel treats the last D % 16 features by other instructions, so there a replica's bits would
     depend on its place in the stack; here every operation is element by element or a sum over the batch.
+    With `shard` x is one process's part of a batch, and the statistics are those of the whole batch.
     """
     if not training:
         inverse = (running_var + eps).rsqrt()
         return (x - running_mean.unsqueeze(1)) * inverse.unsqueeze(1), inverse
-    mean = x[:, :rows].mean(1)
+    mean = _over_batch(x[:, :rows].mean(1), shard)
     centered = x - mean.unsqueeze(1)
-    var = centered[:, :rows].square().mean(1)
+    var = _over_batch(centered[:, :rows].square().mean(1), shard)
+    rows = rows if shard is None else shard.total(rows)
     inverse = (var + eps).rsqrt()
     running_mean.lerp_(mean.detach(), momentum)
     running_var.lerp_(var.detach() * (rows / (rows - 1)), momentum)
     return centered * inverse.unsqueeze(1), inverse
 
 
+def _over_batch(mean: Tensor, shard: Shard | None) -> Tensor:
+    return mean if shard is None else shard.mean(mean)
+
+
 def batch_norm_backward(
-    gradient: Tensor, normal: Tensor, inverse: Tensor, gain: Tensor, *, rows: int, training: bool
+    gradient: Tensor,
+    normal: Tensor,
+    inverse: Tensor,
+    gain: Tensor,
+    *,
+    rows: int,
+    training: bool,
+    shard: Shard | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by x (R, B, D), gain and shift (R, D), from what `batch_standardize` gave.
 
-    gradient: (R, B, D), 0 in the padding after `rows`; so is the gradient by x.
+    gradient: (R, B, D), 0 in the padding after `rows`; so is the gradient by x. With `shard` all are of one process's
+    part of a batch, and those by gain and shift are to be summed over the processes.
     """
     by_shift, by_gain = gradient.sum(1), (gradient * normal).sum(1)
     scale = (gain * inverse).unsqueeze(1)
     if not training:
         return gradient * scale, by_gain, by_shift
-    by_x = torch.addcmul(gradient, normal, (by_gain / -rows).unsqueeze(1))
-    by_x.sub_((by_shift / rows).unsqueeze(1)).mul_(scale)
+    of_batch, count = [by_gain, by_shift], rows
+    if shard is not None:
+        of_batch, count = list(shard.peers.add(torch.stack(of_batch))), shard.total(rows)
+    by_x = torch.addcmul(gradient, normal, (of_batch[0] / -count).unsqueeze(1))
+    by_x.sub_((of_batch[1] / count).unsqueeze(1)).mul_(scale)
     by_x[:, rows:] = 0
     return by_x, by_gain, by_shift
 
@@ -224,6 +244,17 @@ def group_norm(x: Tensor, gain: Tensor, shift: Tensor, *, groups: int, eps: floa
     grouped = x.unflatten(2, (groups, -1))
     normal, _, _ = torch.native_layer_norm(grouped, grouped.shape[3:], None, None, eps)
     return torch.addcmul(shift.unsqueeze(1), normal.flatten(2), gain.unsqueeze(1))
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) of one replica -> (1, B * H * W, C): a view where channels are last in memory."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2).unsqueeze(0)
+
+
+def from_pixels(x: Tensor, shape: torch.Size) -> Tensor:
+    """Back to (B, C, H, W)."""
+    batch, channels, height, width = shape
+    return x.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def to_image(x: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -14,6 +14,7 @@ from regrun.layers import per_example
 from regrun.meter import Meter
 from regrun.models.ops import Conv
 from regrun.models.parameters import weighted
+from regrun.parallel import ALONE, Peers
 from regrun.stack import Stack
 
 Moments = tuple[Tensor, Tensor]
@@ -39,9 +40,13 @@ class Score:
 
 
 def evaluate(stack: Stack, split: str, meter: Meter | None = None) -> list[Score]:
-    """Every replica's score on train, val or test, example by example of equal weight."""
+    """Every replica's score on train, val or test, example by example of equal weight. Each process takes a part."""
     meters = iter([meter])  # the first batch alone is measured
-    return _all_scores(stack, split, lambda group: lambda x: stack.forward(x, replicas=group, meter=next(meters, None)))
+
+    def forward(group: slice) -> Forward:
+        return lambda x: stack.forward(x, replicas=group, meter=next(meters, None))
+
+    return _all_scores(stack, split, forward, stack.peers)
 
 
 def monte_carlo(stack: Stack, split: str, samples: int) -> list[Score]:
@@ -61,7 +66,7 @@ def monte_carlo(stack: Stack, split: str, samples: int) -> list[Score]:
 
         return mean
 
-    return _all_scores(stack, split, forward)
+    return _all_scores(stack, split, forward, ALONE)
 
 
 def _add_logs(a: Tensor, b: Tensor) -> Tensor:
@@ -79,23 +84,29 @@ def outputs(stack: Stack, split: str) -> list[Tensor]:
     return found
 
 
-def _all_scores(stack: Stack, split: str, forward: Callable[[slice], Forward]) -> list[Score]:
-    """forward: what gives the logits of a group of replicas."""
+def _all_scores(stack: Stack, split: str, forward: Callable[[slice], Forward], peers: Peers) -> list[Score]:
+    """forward: what gives the logits of a group of replicas. peers: who computes a part each."""
     scores = _scores if stack.error is None else _regression_scores
-    return [score for group in stack.groups(EVAL_BATCH) for score in scores(stack, split, group, forward(group))]
+    return [score for group in stack.groups(EVAL_BATCH) for score in scores(stack, split, group, forward(group), peers)]
 
 
-def _scores(stack: Stack, split: str, replicas: slice, forward: Forward) -> list[Score]:
-    losses, hits, count = [], [], 0
-    for x, targets in stack.batches.eval_batches(split, replicas):
+def _scores(stack: Stack, split: str, replicas: slice, forward: Forward, peers: Peers) -> list[Score]:
+    losses, hits = [], []
+    for x, targets in stack.batches.eval_batches(split, replicas, peers):
         logits = forward(x)
         losses.append(objective.cross_entropy(logits, targets).sum(1))
         hits.append(_hits(logits, targets))
-        count += targets.shape[1]
-    # Summed in float64 on the CPU: batches of 1,024 in float32 first, so the mean is right to 1e-7.
-    loss = torch.stack(losses).cpu().double().sum(0) / count
-    accuracy = torch.stack(hits).cpu().double().sum(0) / count
+    count = stack.batches.indices[split].shape[1]
+    loss, accuracy = _total(losses, peers) / count, _total(hits, peers) / count
     return [Score(*pair) for pair in zip(loss.tolist(), accuracy.tolist(), strict=True)]
+
+
+def _total(sums: list[Tensor], peers: Peers) -> Tensor:
+    """The sum over batches and processes.
+
+    In float64 on the CPU: batches of 1,024 in float32 first, so a mean is right to 1e-7.
+    """
+    return peers.add(torch.stack(sums).cpu().double().sum(0))
 
 
 def _hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -108,20 +119,19 @@ def _hits(logits: Tensor, targets: Tensor) -> Tensor:
     return (is_largest.mul_(ranks.unsqueeze(1)).amax(1) == ranks[0] - targets).sum(1)
 
 
-def _regression_scores(stack: Stack, split: str, replicas: slice, forward: Forward) -> list[Score]:
+def _regression_scores(stack: Stack, split: str, replicas: slice, forward: Forward, peers: Peers) -> list[Score]:
     """The same for regression. R2 is the mean over target columns of 1 - sum of squared errors / sum of squares.
 
     A column that is constant in the split has an R2 of 1 if it is predicted exactly, else of 0.
     """
-    losses, squares, count = [], [], 0
-    for x, targets in stack.batches.eval_batches(split, replicas):
+    losses, squares = [], []
+    for x, targets in stack.batches.eval_batches(split, replicas, peers):
         error = forward(x) - targets
         error = error.transpose(1, 2).contiguous()  # (R, T, B): sums over the last axis round alike for any R
         losses.append(objective.ERRORS[stack.error or ""](error)[0].sum(2).mean(1))
         squares.append(error.square().sum(2))
-        count += targets.shape[1]
-    loss = torch.stack(losses).cpu().double().sum(0) / count
-    total, spread = torch.stack(squares).cpu().double().sum(0), stack.batches.spread(split, replicas)
+    loss = _total(losses, peers) / stack.batches.indices[split].shape[1]
+    total, spread = _total(squares, peers), stack.batches.spread(split, replicas)
     r2 = torch.where(spread > 0, 1 - total / spread, (total == 0).double()).mean(1)
     return [Score(each, r2=figure) for each, figure in zip(loss.tolist(), r2.tolist(), strict=True)]
 

@@ -1,6 +1,9 @@
 """What the mechanisms of a stack measurably did: the proof that they acted."""
 
+import torch
 from torch import Tensor
+
+from regrun.parallel import ALONE, Peers
 
 
 class Meter:
@@ -16,6 +19,9 @@ class Meter:
         self.sums[name] = self.sums[name] + values if name in self.sums else values
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def means(self, replicas: int) -> dict[str, list[float]]:
-        """Each mechanism's figure for each replica."""
-        return {name: (total / self.counts[name]).expand(replicas).tolist() for name, total in self.sums.items()}
+    def means(self, replicas: int, peers: Peers = ALONE) -> dict[str, list[float]]:
+        """Each mechanism's figure for each replica: of several processes, the mean of theirs."""
+        if not self.sums:
+            return {}
+        means = torch.stack([(total / self.counts[name]).expand(replicas) for name, total in self.sums.items()])
+        return dict(zip(self.sums, peers.mean(means).tolist(), strict=True))

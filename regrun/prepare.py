@@ -17,7 +17,9 @@ from regrun.data.sources import Source
 from regrun.data.split import sizes
 from regrun.errors import ConfigError
 from regrun.models import vision
+from regrun.parallel import ALONE, Peers
 from regrun.settings import Settings, Torchvision
+from regrun.trainer import epoch_slices
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
 
@@ -32,29 +34,41 @@ class Prepared:
     train_size: int
     device: torch.device
     warnings: list[str]
+    peers: Peers = ALONE
 
 
-def run_id(run: Settings) -> str:
-    """A short hash of the resolved settings that can change a result."""
+def run_id(run: Settings, peers: Peers = ALONE) -> str:
+    """A short hash of the resolved settings that can change a result.
+
+    How many processes train the run changes rounding, as threads and devices do, and does not count; but where each
+    normalizes its own shards it does.
+    """
     flat = {key: value for key, value in settings.flatten(run).items() if key not in settings.WITHOUT_EFFECT}
+    if peers.are_several and checks.normalizes_shards(run):
+        flat["world_size"] = peers.size
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def prepare(
-    jobs: list[Job], *, there: dict[str, bool] | None = None, loaded: dict[str, Source] | None = None
+    jobs: list[Job],
+    *,
+    there: dict[str, bool] | None = None,
+    loaded: dict[str, Source] | None = None,
+    peers: Peers = ALONE,
 ) -> list[Prepared]:
     """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError.
 
     there: which devices the machines have that will train, where that is not this one. loaded: data sets to begin
-    with, to which those are added that were missing.
+    with, to which those are added that were missing. peers: who trains the runs.
     """
-    found = there or {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    mps = torch.backends.mps.is_available() and not peers.are_several
+    found = there or {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     loaded = {} if loaded is None else loaded
-    prepared, problems = [], _folder_problems(jobs)
+    prepared, problems = [], _folder_problems(jobs) if peers.is_writer else []
     for job in jobs:
         run = job.settings
         try:
-            device = _device(run, found)
+            device = _device(run, found, peers)
             key = sources.key(run.data)
             if key not in loaded:
                 loaded[key] = sources.load(run.data)
@@ -66,9 +80,10 @@ def prepare(
         found_wrong = list(checks.data_conflicts(run, train_size, source.shape, source.is_regression))
         if isinstance(run.model, Torchvision) and not found_wrong:
             found_wrong = list(vision.check(run.model, source.shape, source.num_outputs, run.trainer.batch_size))
-        problems += found_wrong
-        warnings = list(checks.warnings(run, train_size))
-        prepared.append(Prepared(job, run_id(run), source, train_size, device, warnings))
+        smallest = min((end - begin for begin, end in epoch_slices(run, train_size)), default=train_size)
+        problems += [*found_wrong, *checks.parallel_conflicts(run, smallest, peers.size)]
+        warnings = [*checks.warnings(run, train_size), *checks.parallel_warnings(run, peers.size)]
+        prepared.append(Prepared(job, run_id(run, peers), source, train_size, device, warnings, peers))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared
@@ -86,8 +101,8 @@ def _folder_problems(jobs: list[Job]) -> list[str]:
     ]
 
 
-def _device(run: Settings, found: dict[str, bool]) -> torch.device:
-    """The device that the settings name; `auto` is the best one that is there."""
+def _device(run: Settings, found: dict[str, bool], peers: Peers) -> torch.device:
+    """The device that the settings name; `auto` is the best one that is there. Each process needs a GPU of its own."""
     name = run.trainer.device
     if name == "auto":
         bfloat16 = run.trainer.precision == "bfloat16"
@@ -95,6 +110,11 @@ def _device(run: Settings, found: dict[str, bool]) -> torch.device:
     if not found[name]:
         there = ", ".join(n for n, is_there in found.items() if is_there)
         raise ConfigError(f"trainer.device: no such device on this machine, got {name}; choose auto or one of {there}")
+    if peers.are_several and name == "cuda" and peers.local_rank >= (count := torch.cuda.device_count()):
+        raise ConfigError(
+            f"trainer.device: each process needs a GPU of its own, got {count} for process {peers.local_rank + 1}; "
+            "start fewer, or use trainer.device=cpu"
+        )
     return torch.device(name)
 
 

@@ -228,9 +228,10 @@ class Provenance:
 
     seconds: float = column("wall seconds of the whole run; a stack's runs share them")
     device: str = column("the device's name")
-    peak_memory_bytes: int = column("largest memory in use: the GPU's allocator, or the process's resident set")
+    world_size: int = column("processes that trained the run together: torchrun's, else 1")
+    peak_memory_bytes: int = column("largest memory in use: the GPU's allocator, or the (first) process's resident set")
     versions: str = column("Python, torch, regrun")
-    fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, deterministic")
+    fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, processes ...")
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ import traceback
 
 from regrun import display, plots, records, settings, tracking
 from regrun.config import to_yaml
+from regrun.data.split import split
 from regrun.errors import RegrunError
-from regrun.prepare import Prepared, device_name
+from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import Outcome, Row
+from regrun.trainer import Finished, train
 from regrun.writing import failed, train_into, why_failed, write_summary
 
 
 def execute(prepared: Prepared) -> Outcome:
     """Train one run and write everything it leaves. A run that fails is a row, too."""
     start, run, folder = time.monotonic(), prepared.job.settings, prepared.job.folder
-    records.claim(folder)
-    records.replace(folder / "settings.yaml", to_yaml(run))
+    prepared.peers.agreed(lambda: _begin(prepared))
     view, log = display.choose(run.trainer.progress), display.Plain(lambda line: records.log(folder, line))
     views = (view, log)
 
@@ -51,6 +52,28 @@ def execute(prepared: Prepared) -> Outcome:
     for shown in views:
         shown.finish(outcome, folder)
     tracking.publish(folder, run.trainer.trackers, note)
+    if outcome.best_epoch is not None:
+        prepared.peers.wait()
+    return outcome
+
+
+def _begin(prepared: Prepared) -> None:
+    folder = prepared.job.folder
+    records.claim(folder)
+    records.replace(folder / "settings.yaml", to_yaml(prepared.job.settings))
+
+
+def follow(prepared: Prepared) -> Outcome:
+    """Train one run as the rank that writes does, and write nothing. It ends with that rank: torchrun ends the others
+    as soon as one fails, which a run that diverged does.
+    """
+    run, source, peers = prepared.job.settings, prepared.source, prepared.peers
+    peers.agreed(lambda: None)
+    configure_torch(run, prepared.device)
+    own = split(source, run.data, run.seeds)
+    training = train([run], [prepared.run_id], source, [own], prepared.device, peers)
+    (outcome,) = [news.outcome for news in training if isinstance(news, Finished)]
+    peers.wait()
     return outcome
 
 
@@ -65,4 +88,5 @@ def title(prepared: Prepared) -> str:
         run.optimizer.kind,
         f"seed {run.seed}",
     ]
-    return " | ".join([*parts, device_name(prepared.device)])
+    processes = [f"{prepared.peers.size} processes"] if prepared.peers.are_several else []
+    return " | ".join([*parts, device_name(prepared.device), *processes])

@@ -28,6 +28,7 @@ from regrun.models.ops import (
 )
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers, weighted
 from regrun.models.vision import Network
+from regrun.parallel import ALONE, Peers, Shard
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
 
@@ -57,8 +58,9 @@ class Stack:
         params: Parameters,
         buffers: dict[str, Tensor],
         state: optim.State,
+        peers: Peers = ALONE,
     ) -> None:
-        self.runs, self.batches, self.device = list(runs), batches, batches.device
+        self.runs, self.batches, self.device, self.peers = list(runs), batches, batches.device, peers
         self.ops, self.num_classes, self.error = ops, batches.source.num_classes, error_of(runs[0], batches.source)
         self.params, self.buffers, self.state = params, buffers, state
         self.moments: dict[str, tuple[Tensor, Tensor]] = {}  # of each layer's outputs when it was last measured
@@ -67,7 +69,10 @@ class Stack:
     def _bind(self) -> None:
         """Read the coefficients of the runs that are (still) here. A mechanism nobody asks for is None."""
         reg = [r.reg for r in self.runs]
-        self.gradient = torch.zeros_like(self.params.flat)
+        replicas, size = self.params.flat.shape
+        # Several processes send the loss along with the gradient.
+        self.message = torch.zeros(replicas, size + self.peers.are_several, device=self.device)
+        self.gradient = self.message[:, :size]
         self.gradients = self.params.views(self.gradient)
         self.nothing = torch.zeros(len(self.runs), device=self.device)
         self.smoothing = self._column([g.label_smoothing.value for g in reg])
@@ -122,11 +127,12 @@ class Stack:
             self.params.with_flat(self.params.flat[members]),
             {name: b[members] for name, b in self.buffers.items()},
             {name: t[members] for name, t in self.state.items()},
+            self.peers,
         )
 
     def keep(self, members: list[int]) -> None:
         """The other runs leave: at once, as one epoch without them pays for it. In place: a large stack fits once."""
-        del self.gradient, self.gradients
+        del self.message, self.gradient, self.gradients
         self.runs, self.batches = [self.runs[r] for r in members], self.batches.select(members)
         self.params = self.params.with_flat(_moved_up(self.params.flat, members))
         self.buffers = {name: _moved_up(b, members) for name, b in self.buffers.items()}
@@ -214,12 +220,14 @@ class Stack:
     ) -> Moments:
         """One update of every replica from its own batch. x: (R, B, D), targets: (R, B) or (R, B, T or K)."""
         with torch.no_grad():
-            masks = _drawn_once(streams)
+            masks = self._masks(streams, x.shape[1])
             loss = self._backward(x, targets, masks, meter)
             if self.rho is not None:
                 self._sharpen(x, targets, masks, self.rho, meter)
             if self.held is not None:
                 loss = self._release(loss, x.shape[1])
+            if self.peers.are_several:
+                loss = self._add_up(loss)
             penalty = self._penalize(self.gradient, meter)
             norms = self._clip(self.gradient, meter)
             self._update(self.gradient, at, meter)
@@ -228,7 +236,8 @@ class Stack:
     def hold(self, x: Tensor, targets: Tensor, streams: dict[str, MaskStream], meter: Meter | None = None) -> None:
         """Keep a batch's loss and gradient for the next step, which is then that of all its examples."""
         with torch.no_grad():
-            loss, examples = self._backward(x, targets, _drawn_once(streams), meter), x.shape[1]
+            masks, examples = self._masks(streams, x.shape[1]), x.shape[1]
+            loss = self._backward(x, targets, masks, meter)
             losses, gradients, count = self.held or (self.nothing, torch.zeros_like(self.gradient), 0)
             self.held = (
                 losses + examples * loss,
@@ -244,12 +253,42 @@ class Stack:
         return (losses + examples * loss) / (count + examples)
 
     def _backward(self, x: Tensor, targets: Tensor, masks: Masks, meter: Meter | None, **other: Any) -> Tensor:
-        """Losses (R,) in training mode; their gradients are left in `self.gradient`."""
+        """Losses (R,) in training mode; their gradients are left in `self.gradient`.
+
+        Of several processes each has what its shard adds to the loss of the whole batch, and to the gradient.
+        """
+        shard = self.peers.shard(x.shape[1]) if self.peers.are_several else None
+        if shard is not None:
+            x, targets = x[:, shard.slice], targets[:, shard.slice]
         on = self._pass(x, training=True, meter=meter, tape=[], **other)
-        on.rates, on.masks = self.rates, masks
+        on.rates, on.masks, on.shard = self.rates, masks, shard if self.runs[0].reg.batchnorm.sync else None
         loss, gradient = self._loss(self._logits(x, on), targets, meter)
+        if shard is not None:
+            loss, gradient = loss * shard.share, gradient * shard.share
         run_back(self.ops, pad_rows(gradient, dim=1), on)
         return loss
+
+    def _masks(self, streams: dict[str, MaskStream], batch: int) -> Masks:
+        """Masks of this process's examples, from those of the whole batch: each example has its own wherever it is."""
+        drawn, shard = _drawn_once(streams), self.peers.shard(batch)
+        return drawn if shard.share == 1 else lambda name, size: self._part(drawn, shard, name, size)
+
+    def _part(self, drawn: Masks, shard: Shard, name: str, size: int) -> Tensor:
+        each = self.draws[name]
+        whole = drawn(name, aligned(shard.batch) * each)
+        part = whole[:, shard.begin * each :][:, :size]
+        missing = size - part.shape[1]  # what drops in the padding does not matter
+        return torch.cat([part, whole[:, :missing]], 1) if missing else part
+
+    def _add_up(self, loss: Tensor) -> Tensor:
+        """From what each process has, the loss (R,) of the whole batch, and its gradient in `self.gradient`."""
+        self.message[:, -1] = loss
+        return self.peers.add(self.message)[:, -1]
+
+    def agree(self) -> None:
+        """Every process takes rank 0's running statistics, as torch's DistributedDataParallel does at every step."""
+        for buffer in self.buffers.values():
+            self.peers.copy(buffer)
 
     def _sharpen(self, x: Tensor, targets: Tensor, masks: Masks, rho: Tensor, meter: Meter | None) -> None:
         """Replace the gradient by that at the weights a distance rho uphill: SAM (Foret et al. 2021).
@@ -258,6 +297,7 @@ class Stack:
         statistics see the first pass alone.
         """
         before, buffers = self.params.flat.clone(), {name: b.clone() for name, b in self.buffers.items()}
+        self.peers.add(self.gradient)
         self.params.flat.addcmul_(self.gradient, rho / (self.gradient.norm(dim=1, keepdim=True) + 1e-12))
         if meter is not None:
             meter.add("sam", (self.params.flat - before).norm(dim=1))
@@ -401,13 +441,13 @@ def _moved_up(t: Tensor, members: list[int]) -> Tensor:
     return t[: len(members)]
 
 
-def new_stack(runs: Sequence[Settings], batches: Batches) -> Stack:
+def new_stack(runs: Sequence[Settings], batches: Batches, peers: Peers = ALONE) -> Stack:
     """A stack at its first step: initial weights from each run's own settings and `init` stream."""
     first, source = runs[0], batches.source
     ops = build(first.model, first.reg, input_shape=source.shape, num_classes=source.num_outputs)
     params = Parameters(all_slots(ops), replicas=len(runs), device=batches.device)
     initialize(params, ops, runs)
-    return Stack(runs, batches, ops, params, new_buffers(ops, len(runs), batches.device), {})
+    return Stack(runs, batches, ops, params, new_buffers(ops, len(runs), batches.device), {}, peers)
 
 
 def error_of(run: Settings, source: Source) -> str | None:

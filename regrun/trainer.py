@@ -6,7 +6,7 @@ and in company: bit for bit for MLPs at one thread on a CPU.
 
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from regrun.data.split import Split
 from regrun.looks import SPLITS, Look, Weights
 from regrun.measure import Score
 from regrun.meter import Meter
+from regrun.parallel import ALONE, Peers
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Row
 from regrun.schedules import ReduceOnPlateau
 from regrun.settings import CosineRestarts, Plateau, Settings, cycle_ends, normalizes_batches, requested
@@ -84,29 +85,32 @@ def train(
     source: Source,
     splits: Sequence[Split],
     device: torch.device,
+    peers: Peers = ALONE,
 ) -> Generator[list[Row] | Finished, set[str] | None]:
     """Train the runs as one stack. Yields the rows of each epoch as it ends, and each run's `Finished` when it does.
 
     Whoever sends run_ids in answer to an epoch's rows ends these runs there: they are pruned.
 
-    The runs must share a structure (`grouping`), else ValueError; each has its own split of the source.
+    The runs must share a structure (`grouping`), else ValueError; each has its own split of the source. Several `peers`
+    train one run, and each yields the same rows but for seconds.
     """
     if apart := grouping.differences(runs):
         raise ValueError(f"these runs cannot share a stack: they differ in {', '.join(apart)}")
-    limit = runs[0].trainer.time_limit
-    deadline = math.inf if limit is None else time.monotonic() + limit
-    stack = new_stack(runs, Batches(source, splits, runs, device))
+    if peers.are_several and len(runs) > 1:
+        raise ValueError(f"several processes train one run, not {len(runs)}")
+    is_late = _clock(runs[0].trainer.time_limit, peers)
+    stack = new_stack(runs, Batches(source, splits, runs, device), peers)
     progress = [Progress(i, r, stopping.stopping(r.trainer.early_stopping)) for i, r in zip(run_ids, runs, strict=True)]
     for p in progress:
         p.plateau = ReduceOnPlateau(p.settings.scheduler) if isinstance(p.settings.scheduler, Plateau) else None
     epochs = runs[0].trainer.epochs
     for epoch in range(epochs + 1):
-        report = _train_epoch(stack, progress, epoch, deadline) if epoch > 0 else None
+        report = _train_epoch(stack, progress, epoch, is_late) if epoch > 0 else None
         with stack.averaged() as distances:
             rows = list(_close_epoch(stack, progress, epoch, report, distances))
         pruned = (yield rows) or set()
         for p in progress:
-            p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, deadline)
+            p.stop_reason = p.stop_reason or _reason(p, epoch, epochs, is_late)
             if p.stop_reason is None and p.run_id in pruned:
                 p.stop_reason = "pruned"
         ended = [r for r, p in enumerate(progress) if p.stop_reason is not None]
@@ -119,6 +123,12 @@ def train(
                 return
             stack.keep(going)
             progress = [progress[r] for r in going]
+
+
+def _clock(limit: float | None, peers: Peers) -> Callable[[], bool]:
+    """Whether the time is up, in seconds from now on: by rank 0's clock."""
+    deadline = math.inf if limit is None else time.monotonic() + limit
+    return lambda: limit is not None and peers.told(time.monotonic() >= deadline)
 
 
 def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
@@ -134,7 +144,7 @@ def epoch_slices(run: Settings, size: int) -> list[tuple[int, int]]:
     return slices[: run.trainer.limit_batches]
 
 
-def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: float) -> EpochReport:
+def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, is_late: Callable[[], bool]) -> EpochReport:
     """One pass over train. Ends early when time is up, or when no replica's loss is finite any more."""
     start = time.monotonic()
     first, batches = stack.runs[0], stack.batches
@@ -152,7 +162,7 @@ def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: f
     rows = batches.rows([order[:, begin:end] for begin, end in slices])
     meter, taken = Meter(), 0
     for (*held, (begin, end)), at in zip(updates, table, strict=True):
-        is_last = taken == len(updates) - 1 or time.monotonic() >= deadline
+        is_last = taken == len(updates) - 1 or is_late()
         watch = meter if is_last else None
         for held_begin, held_end in held:
             x, targets = batches.train_batch(order[:, held_begin:held_end], augmenters, watch, rows=next(rows))
@@ -165,6 +175,7 @@ def _train_epoch(stack: Stack, progress: list[Progress], epoch: int, deadline: f
             break
         if (stack.device.type == "cpu" or taken % LOOK == 0) and not _any_finite(losses[taken - 1]):
             break
+    stack.agree()
     losses = losses[:taken].T.contiguous().cpu()
     return EpochReport(
         losses=losses,
@@ -206,7 +217,11 @@ def _close_epoch(
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
     outputs: dict[str, Tensor] = {}
-    layers, norms, acted = measure.inspect(stack, outputs), measure.weight_norms(stack), meter.means(len(stack))
+    layers, norms, acted = (
+        measure.inspect(stack, outputs),
+        measure.weight_norms(stack),
+        meter.means(len(stack), stack.peers),
+    )
     gates = measure.gate_entropies(outputs, len(stack))
     for r, p in enumerate(progress):
         if report is not None and _has_diverged(p, report, r, train[r]):
@@ -291,13 +306,13 @@ def _note_acted(p: Progress, means: dict[str, float]) -> None:
         p.acted.setdefault(name, []).append(total)
 
 
-def _reason(p: Progress, epoch: int, epochs: int, deadline: float) -> str | None:
+def _reason(p: Progress, epoch: int, epochs: int, is_late: Callable[[], bool]) -> str | None:
     """Why a run ends after `epoch`, or None."""
     if p.stopping.rule.is_over:
         return p.settings.trainer.early_stopping.rule
     if epoch == epochs:
         return "max_epochs"
-    return "time_limit" if time.monotonic() >= deadline else None
+    return "time_limit" if is_late() else None
 
 
 def _finish(stack: Stack, progress: list[Progress]) -> Iterator[Finished]:

@@ -51,7 +51,7 @@ def train_into(
     splits = {p.run_id: split(source, run.data, run.seeds) for p, run in zip(runs, trained, strict=True)}
     _write_label_noise(folder, source, splits)
     live = tracking.Live(folder, runs[0].job.sweep or folder, list(by_id) if _is_live(runs) else [])
-    training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device), None
+    training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device, runs[0].peers), None
     with suppress(StopIteration):
         while True:
             news, pruned = training.send(pruned), None
@@ -164,10 +164,13 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
 def _provenance(prepared: Prepared, seconds: float) -> Provenance:
     trainer, device = prepared.job.settings.trainer, prepared.device
     versions = f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
+    size = prepared.peers.size
     parts = [versions, device_name(device), trainer.precision, trainer.threads, trainer.deterministic]
+    parts += [size] if size > 1 else []
     return Provenance(
         seconds=seconds,
         device=device_name(device),
+        world_size=size,
         peak_memory_bytes=_peak_memory(device),
         versions=versions,
         fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],

@@ -12,6 +12,7 @@ import torch
 from regrun import settings as s
 from regrun.data.sources import Source, load
 from regrun.data.split import split
+from regrun.parallel import ALONE, Peers
 from regrun.rows import EpochRow
 from regrun.trainer import Finished, train
 
@@ -55,13 +56,13 @@ def make(**changes: Any) -> s.Settings:
     return s.resolve(s.Settings(**({"model": s.Mlp(depth=2, width=24)} | changes), trainer=trainer))
 
 
-def train_rows(runs: list[s.Settings], source: Source) -> tuple[list[list[Any]], list[Finished]]:
+def train_rows(runs: list[s.Settings], source: Source, peers: Peers = ALONE) -> tuple[list[list[Any]], list[Finished]]:
     """Each run's rows, and its end, from one stack; without what time and names change."""
     ids = [f"run{i}" for i in range(len(runs))]
     rows: dict[str, list[Any]] = {i: [] for i in ids}
     ends: dict[str, Finished] = {}
     splits = [split(source, r.data, r.seeds) for r in runs]
-    for news in train(runs, ids, source, splits, torch.device("cpu")):
+    for news in train(runs, ids, source, splits, torch.device("cpu"), peers):
         if isinstance(news, Finished):
             ends[news.outcome.run_id] = replace(news, outcome=replace(news.outcome, run_id=""))
             continue

@@ -17,6 +17,7 @@ LAYERS = [
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
+    "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "streams objective meter rows records ensembling predictions",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
@@ -46,7 +47,7 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview tracking trackers.wandb"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -103,14 +103,15 @@ def test_a_cnn_samples_in_a_stack_as_alone() -> None:
 @pytest.mark.parametrize(
     ("model", "reg"),
     [
-        (s.Cnn(widths=[4, 8]), s.Reg(spatial_dropout=s.SpatialDropout(rate=0.3))),
-        (s.Residual(depth=3, width=20), s.Reg(stochastic_depth=s.StochasticDepth(rate=0.5))),
-        (s.Mlp(depth=2, width=24), s.Reg(dropout=s.Dropout(rate=0.3, kind="classic"))),
+        (s.Cnn(widths=[4, 8]), s.Reg(spatial_dropout=s.SpatialDropout(rate=0.02))),
+        (s.Residual(depth=3, width=20), s.Reg(stochastic_depth=s.StochasticDepth(rate=0.02))),
+        (s.Mlp(depth=2, width=24), s.Reg(dropout=s.Dropout(rate=0.02, kind="classic"))),
+        (s.Vit(depth=1, width=16, patch=4), s.Reg(attention_dropout=s.AttentionDropout(rate=0.02))),
     ],
-    ids=["maps", "branches", "classic"],
+    ids=["maps", "branches", "classic", "attention"],
 )
 def test_whatever_drops_in_training_is_sampled(model: s.Model, reg: s.Reg) -> None:
-    """The mean of 200 passes is near the deterministic pass, which takes the mean inside of the network."""
+    """Where little drops, the mean of 200 passes is near the deterministic pass, and is not it."""
     stack = stacked(sampled(1, model=model, reg=reg), load(s.Digits()))
     (plain,), (mean,) = measure.evaluate(stack, "test"), measure.monte_carlo(stack, "test", 200)
     assert mean.loss != plain.loss

@@ -137,6 +137,7 @@ MISTAKES = [
     ("reg=spatial_dropout", "reg.spatial_dropout.rate"),
     ("reg=stochastic_depth", "reg.stochastic_depth.rate"),
     ("model=residual model.norm_position=post", "model.norm_position"),
+    ("reg.batchnorm.ghost_batch=16", "reg.batchnorm.ghost_batch"),
     ("reg.dropout.rates=[0.1,0.2]", "reg.dropout.rates"),
     ("model=linear reg.dropout.rates=[0.1]", "reg.dropout.rates"),
     ("model=linear reg=dropout", "reg.dropout.rate"),

@@ -12,6 +12,7 @@ from regrun.data.augmentation import Augmentation, Streams
 from regrun.data.source import Source
 from regrun.data.split import Split
 from regrun.meter import Meter
+from regrun.parallel import ALONE, Peers
 from regrun.settings import Settings
 from regrun.streams import epoch_order
 
@@ -90,9 +91,13 @@ class Batches:
         x = self._scaled(changes.recolored(x, streams, meter))
         return changes.finished(x, self._targets(indices), streams, meter)
 
-    def eval_batches(self, name: str, replicas: slice = ALL) -> Iterator[tuple[Tensor, Tensor]]:
-        """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order."""
-        parts = self.indices[name][replicas].split(EVAL_BATCH, dim=1)
+    def eval_batches(self, name: str, replicas: slice = ALL, peers: Peers = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order.
+
+        Of several peers each gets its own part of the split.
+        """
+        indices = self.indices[name][replicas]
+        parts = indices[:, peers.shard(indices.shape[1]).slice].split(EVAL_BATCH, dim=1)
         for indices, rows in zip(parts, self.rows(parts), strict=True):
             x = self._gathered(indices) if rows is None else rows
             yield self._scaled(x, replicas), self._targets(indices, replicas)

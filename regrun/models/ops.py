@@ -7,7 +7,7 @@ tensor: without graph, dispatch and copies a small network's step takes 0.6 of t
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from regrun import layers
 from regrun.meter import Meter
+from regrun.parallel import Shard
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Pass:
     training: bool
     dtype: torch.dtype = torch.float32  # of the matrix products
     ghost: int | None = None  # examples whose statistics batch norm takes together in training; None for all
+    shard: Shard | None = None  # of the batch whose statistics batch norm takes in training; None: x is all of it
     rates: dict[str, Rates] = field(default_factory=dict)
     masks: Callable[[str, int], Tensor] | None = None
     meter: Meter | None = None
@@ -245,9 +247,9 @@ class BatchNorm(Op):
         if on.meter is not None and not on.training:
             on.meter.add(f"batchnorm/{self.name}", torch.ones(1))
         if x.dim() == 4:
-            return super().forward(x, on)
+            return super().forward(x, on) if on.shard is None else self._forward_synchronized(x, on)
         gain, shift = self._affine(on)
-        how = self._how(on)
+        how = self._how(on) | {"shard": on.shard}
         parts = [
             layers.batch_standardize(part, *self._running(on), rows=rows, **how)
             for part, rows in self._ghosts(x.float(), on)
@@ -258,18 +260,26 @@ class BatchNorm(Op):
 
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
         if gradient.dim() == 4:
-            return super().backward(gradient, on)
+            return super().backward(gradient, on) if on.shard is None else self._backward_synchronized(gradient, on)
         gain, _ = self._affine(on)
         normal, *inverses = on.take()
         parts = zip(self._ghosts(gradient.float(), on), self._ghosts(normal, on), inverses, strict=True)
         gradients = [
-            layers.batch_norm_backward(by_y, part, inverse, gain, rows=rows, training=on.training)
+            layers.batch_norm_backward(by_y, part, inverse, gain, rows=rows, training=on.training, shard=on.shard)
             for (by_y, rows), (part, _), inverse in parts
         ]
         by_x, by_gain, by_shift = zip(*gradients, strict=True)
         on.gradients[f"{self.name}.weight"].copy_(reduce(torch.add, by_gain))
         on.gradients[f"{self.name}.bias"].copy_(reduce(torch.add, by_shift))
         return layers.joined(list(by_x), dim=1)
+
+    def _forward_synchronized(self, x: Tensor, on: Pass) -> Tensor:
+        """Images by the statistics of all processes: their pixels are the rows of one dense batch."""
+        return layers.from_pixels(self.forward(layers.to_pixels(x), _by_pixel(on, x)), x.shape)
+
+    def _backward_synchronized(self, gradient: Tensor, on: Pass) -> Tensor:
+        by_x = self.backward(layers.to_pixels(gradient), _by_pixel(on, gradient))
+        return layers.from_pixels(_required(by_x), gradient.shape)
 
     def _ghosts(self, x: Tensor, on: Pass) -> list[tuple[Tensor, int]]:
         return layers.ghosts(x, rows=on.rows, size=on.ghost if on.training else None)
@@ -282,6 +292,11 @@ class BatchNorm(Op):
 
     def _how(self, on: Pass) -> dict[str, Any]:
         return {"training": on.training, "momentum": self.momentum, "eps": self.eps}
+
+
+def _by_pixel(on: Pass, images: Tensor) -> Pass:
+    """The same pass with each pixel of the images as an example."""
+    return replace(on, rows=on.rows * math.prod(images.shape[2:]))
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,15 @@ class AttentionDropout:
 class BatchNorm:
     """Batch normalization; `momentum` is torch's: the weight of the new batch in the running statistics.
 
-    `ghost_batch` is how many examples share their statistics in training; null for the whole batch.
+    `ghost_batch` is how many examples share their statistics in training; null for the whole batch. Of several
+    processes each takes the statistics of its shard, or with `sync` all together those of the whole batch.
     """
 
     active: bool = plain(False)
     momentum: float = number(0.1, "(0, 1]")
     eps: float = number(1e-5, "(0, inf)")
     ghost_batch: int | None = number(None, "[2, 1000000]")
+    sync: bool = plain(False)
 
 
 @dataclass(frozen=True)

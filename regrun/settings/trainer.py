@@ -46,6 +46,7 @@ class Averaging:
 class Trainer:
     """The loop: how long, on what, how exactly. What cannot change a result is left out of `run_id`.
 
+    `batch_size` is that of a whole batch, also where several processes share it.
     `mc_dropout` is how many passes with dropout val and test are also predicted by at the end; 0 for none.
     """
 
