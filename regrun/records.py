@@ -111,7 +111,7 @@ def extend(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def remove(path: Path) -> None:
+def discard(path: Path) -> None:
     """Remove a file, or a folder with all in it, if it is there."""
     with _faults(path):
         if path.is_dir() and not path.is_symlink():

@@ -49,7 +49,7 @@ class Live:
 
     def _begin(self, run_id: str) -> None:
         if run_id in self.new:
-            self.new.remove(run_id)
+            self.new.discard(run_id)
             path = self.paths[run_id]
             records.make(path.parent)
             records.replace(path, tensorboard.head())
@@ -59,7 +59,7 @@ class Live:
         records.log(self.log, f"warning: trainer.trackers: no more of tensorboard while this trains: {_why(error)}")
         for path in self.paths.values():
             with suppress(EnvironmentFault):
-                records.remove(path)
+                records.discard(path)
         self.paths = {}
 
 

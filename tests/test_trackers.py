@@ -61,7 +61,11 @@ def cells(folder: Path, run_id: str) -> Figures:
     for table in ("curves", "epochs", "layers"):
         for row in collect.rows(folder / f"{table}.csv"):
             group = row.get("split") or (f"layers/{row['layer']}" if "layer" in row else "epochs")
-            numbers = {k: v for k, v in row.items() if k not in ("run_id", "epoch", "split", "layer", "kind") and v}
+            numbers = {
+                k: v
+                for k, v in row.items()
+                if k not in ("run_id", "epoch", "split", "layer", "kind") and v not in ("", "none")
+            }
             if row["run_id"] == run_id:
                 found |= {(f"{group}/{k}", int(row["epoch"])): float(v) for k, v in numbers.items()}
     return found

@@ -10,6 +10,7 @@ from typing import Any
 
 Cells = Mapping[str, Any]
 KEYS = ("run_id", "epoch", "split", "layer", "kind")
+NOTHING = (None, "", "none")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,6 @@ class Tracked:
 
 
 def named(row: Cells) -> dict[str, float]:
-    """A row's numbers: train/loss, epochs/grad_norm, layers/output/weight_std. A blank is none."""
+    """A row's numbers: train/loss, epochs/grad_norm, layers/output/weight_std. What does not apply is none."""
     group = f"layers/{row['layer']}" if "layer" in row else row.get("split", "epochs")
-    return {f"{group}/{name}": float(v) for name, v in row.items() if name not in KEYS and v not in (None, "")}
+    return {f"{group}/{name}": float(v) for name, v in row.items() if name not in KEYS and v not in NOTHING}

@@ -59,7 +59,7 @@ def _log(folder: Path, run: Tracked) -> int:
     import wandb
 
     for old in _folders(folder, run.run_id):
-        records.remove(old)
+        records.discard(old)
     made = wandb.init(
         group=str(folder.absolute())[-128:],
         id=_id(folder, run.run_id),
@@ -84,7 +84,7 @@ def _check(folder: Path, run_id: str, epochs: int) -> None:
     if kinds.count("history") == epochs and kinds[-1:] == ["exit"]:
         return
     for own in folders:
-        records.remove(own)
+        records.discard(own)
     raise RunFailed(f"W&B wrote {kinds.count('history')} of {epochs} epochs of {run_id}; is the disk full?")
 
 
