@@ -182,7 +182,7 @@ def test_a_layout_that_does_not_fit_is_answered_with_one_that_does(
     [
         ("hw", "model=cnn model.widths=null model.depth=4", "model.depth: 6 x 5 images"),
         ("hw", "reg=crop reg.crop.padding=5", "reg.crop.padding"),
-        ("table", "model=cnn", "model: a cnn needs images"),
+        ("table", "model=cnn", "model: a cnn model needs images"),
         ("table", "reg=flip", "reg.flip: needs images"),
     ],
 )

@@ -247,6 +247,7 @@ def test_an_audit_that_is_told_a_folder_keeps_its_tables_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)  # what is no terminal has the log's width
     command = ["audit", "model=cnn", "reg=batchnorm", "hydra.run.dir=here"]
     assert main(command) == 0
     folder = tmp_path / "here"

@@ -256,7 +256,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(
         ("data.target=kind data.path=", "data.path: must name what data=csv reads"),
         ("data.target=kind data.test_path=nowhere.csv", "data.test_path: must be a file"),
         ("data.target=kind data.task=regression", "data.task: column kind has words"),
-        ("data.target=kind model=cnn", "model: a cnn needs images"),
+        ("data.target=kind model=cnn", "model: a cnn model needs images"),
         ("data.target=kind reg=flip", "reg.flip: needs images"),
         ("data.target=kind reg=crop", "reg.crop: needs images"),
         ("data.target=size data.label_noise=0.1", "data.label_noise: is for classes"),
