@@ -19,7 +19,7 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "streams objective meter rows records ensembling predictions",
+    "stats streams objective meter rows records ensembling predictions",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -47,7 +47,7 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble stats ensembleview tracking trackers.wandb parallel"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
