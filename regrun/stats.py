@@ -66,6 +66,17 @@ def effect_size(differences: Sequence[float]) -> float:
     return own.mean / spread
 
 
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the paired t test; 1 where no pair differs, NaN below two pairs."""
+    if len(differences) < 2:
+        return math.nan
+    from scipy.special import stdtr
+
+    effect = effect_size(differences)
+    distance = 0.0 if math.isnan(effect) else abs(effect) * math.sqrt(len(differences))
+    return 2 * float(stdtr(len(differences) - 1, -distance))
+
+
 def bootstrap_interval(
     values: Sequence[float], statistic: Callable[..., Any], seed: int, n: int = 10_000, level: float = 0.95
 ) -> Interval:
