@@ -63,15 +63,11 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     verb = options.overrides[0] if options.overrides and _is_verb(options.overrides[0]) else None
     if peers.are_several and (options.multirun or verb):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
-    if verb == "ensemble" and options.delta is None:
+    _check_flags(verb, options)
+    if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
-    if options.all:
-        raise ConfigError("--all: is for regrun ensemble DIR; leave it out")
     if verb == "compare":
         return _compare(options.overrides[1:], by=options.by, delta=options.delta)
-    if options.by or options.delta is not None:
-        name, verbs = ("--by", "ensemble DIR or compare DIR") if options.by else ("--delta", "compare DIR")
-        raise ConfigError(f"{name}: is for regrun {verbs}; leave it out")
     if verb is not None and verb != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
@@ -93,6 +89,13 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     if options.cfg:
         return _hydra(arguments)
     return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs, peers)
+
+
+def _check_flags(verb: str | None, options: argparse.Namespace) -> None:
+    """Flags that belong to some verbs alone."""
+    for name, verbs in (("by", ("ensemble", "compare")), ("all", ("ensemble",)), ("delta", ("compare",))):
+        if getattr(options, name) and verb not in verbs:
+            raise ConfigError(f"--{name}: is for {' and '.join(f'regrun {v} DIR' for v in verbs)}; leave it out")
 
 
 @contextmanager

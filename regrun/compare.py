@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from regrun import across, levels, paired, pairing, records, rows, stats
-from regrun.errors import DataError
+from regrun.errors import ConfigError, clip
 from regrun.pairing import Compared, Values
 from regrun.rows import CompareRow, ProfileRow
 
@@ -59,7 +59,7 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
     names = levels.names(compared)
     found = list(_rows(compared, names, delta))
     if not any(row.n for row in found):
-        raise DataError(f"{folders[0]}: nothing is paired; {_why(compared)}")
+        raise ConfigError(f"compare: nothing is paired in {clip(str(folders[0]))!r}; {_why(compared)}")
     own = [_level(compared, level, name) for level, name in names.items()]
     result = Result(compared, own, _judged(found, delta), list(_profiles(compared, names)), delta)
     _table(folders[0] / NAME, CompareRow, result.rows)
@@ -81,7 +81,8 @@ def _why(compared: Compared) -> str:
     keys = [{run.unit for run in compared.runs if run.level == level} for level in compared.levels[:2]]
     if keys[0].isdisjoint(keys[1]):
         return "levels have no seed in common"
-    return f"levels differ in other settings, too ({', '.join(compared.others[:4])}); add them to --by"
+    head = "--by folder and them" if pairing.FOLDER in compared.by else "them to --by, too"
+    return f"levels differ in other settings ({', '.join(compared.others[:4])}); give {head}"
 
 
 def _rows(compared: Compared, names: dict[Values, str], delta: float) -> Iterator[CompareRow]:

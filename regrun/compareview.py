@@ -1,4 +1,4 @@
-"""What a comparison came to: levels with their success, differences with intervals and verdicts, and how to read them."""
+"""What a comparison came to: success by level, differences with intervals and verdicts, and how to read them."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -172,11 +172,11 @@ def _power(result: Result) -> Iterator[str]:
     if not shown:
         return
     row = max(shown, key=lambda r: r.detectable or 0)
-    found = f"{_difference(row, row.detectable)} {_unit(row.metric)}"
+    found = f"{_difference(row, row.detectable).lstrip('+')} {_unit(row.metric)}"
     line = f"power: you can detect about {found} ({row.metric}, the widest) with n = {row.n}, 80 % chance, paired t"
     if "_loss_" not in row.metric and result.delta:
         needed = f"n = {row.pairs_for_delta:,}" if row.pairs_for_delta else "more than a million pairs"
-        line += f"; {needed} would be needed for {_difference(row, result.delta)}"
+        line += f"; {needed} would be needed for {_difference(row, result.delta).lstrip('+')}"
     yield line
 
 
@@ -193,9 +193,9 @@ def _show(rows: Lines, console: Console) -> None:
             console.print(table)
             return
     for row in rows:
-        name, *rest = row.items()
-        figures = ", ".join(f"{key} {value}" for key, value in rest if value)
-        console.print(Text(name[1]), Padding(Text(figures), (0, 0, 0, 4), expand=False))
+        heads = [row[name] for name in LEFT if row.get(name)]
+        figures = ", ".join(f"{key} {value}" for key, value in row.items() if value and key not in LEFT)
+        console.print(Text(", ".join(heads)), Padding(Text(figures), (0, 0, 0, 4), expand=False))
 
 
 def _table(rows: Lines) -> Table:

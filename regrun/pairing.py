@@ -73,19 +73,23 @@ def read(folders: Sequence[Path], by: Sequence[str] | None) -> Compared:
     rows = [row for folder in folders for row in _rows(folder)]
     if by and FOLDER not in by:
         rows = list({row["run_id"]: row for row in reversed(rows)}.values())[::-1]  # a run may be in two folders
-    shared = set.intersection(*(set(row) for row in rows)) & set(columns())
-    settings = [{name: row[name] for name in columns() if name in shared} for row in rows]
-    varying = overrides.varying(settings)
-    names = _names(varying, by, _fixed(settings), several=len(folders) > 1)
-    within = varying
-    if FOLDER in names:
-        own = [[s for s, row in zip(settings, rows, strict=True) if row[FOLDER] == str(folder)] for folder in folders]
-        within = [name for name in columns() if any(name in overrides.varying(part) for part in own)]
-    data = [name for name in within if name in DATA_SET and name not in names]
-    others = [name for name in overrides.without_seeds(within) if name not in (*names, *data)]
-    seeds = [name for name in shared if name not in overrides.without_seeds([name]) and name not in names]
-    runs = [_run(row, names, data, sorted(seeds), others) for row in rows]
-    return Compared(names, data, others, runs)
+    settings = _settings(rows)
+    varying, fixed = overrides.varying(settings), _fixed(settings)
+    names = _names(varying, by, fixed, several=len(folders) > 1)
+    if FOLDER in names:  # what sets folders apart is what is compared
+        parts = [[s for s, row in zip(settings, rows, strict=True) if row[FOLDER] == str(f)] for f in folders]
+        varying = [name for name in columns() if any(name in overrides.varying(part) for part in parts)]
+    free = [name for name in varying if name not in names]
+    data = [name for name in free if name in DATA_SET]
+    others = [name for name in overrides.without_seeds(free) if name not in fixed]
+    seeds = [n for n in settings[0] if n.split(".")[0] in ("seed", "seeds") and n not in names]
+    return Compared(names, data, others, [_run(row, names, data, seeds, others) for row in rows])
+
+
+def _settings(rows: Sequence[Cells]) -> list[Cells]:
+    """What all tables have of the settings."""
+    shared = [name for name in columns() if all(name in row for row in rows)]
+    return [{name: row[name] for name in shared} for row in rows]
 
 
 def _run(row: Cells, *parts: Sequence[str]) -> Run:
@@ -94,14 +98,12 @@ def _run(row: Cells, *parts: Sequence[str]) -> Run:
 
 
 def _fixed(settings: Sequence[Cells]) -> set[str]:
-    """What the data set alone decides, and the names of the data set itself."""
-    own: dict[Values, set[tuple[tuple[str, str], ...]]] = {}
+    """The settings of `data` that the data set alone decides, and those that name it."""
+    own: dict[Values, list[Cells]] = {}
     for row in settings:
-        key = tuple(row.get(name, "") for name in DATA_SET)
-        own.setdefault(key, set()).add(tuple((n, v) for n, v in row.items() if n.startswith("data.")))
-    return {
-        n for n in settings[0] if n.startswith("data.") and all(len({dict(r)[n] for r in x}) == 1 for x in own.values())
-    }
+        own.setdefault(tuple(row.get(name, "") for name in DATA_SET), []).append(row)
+    names = [name for name in settings[0] if name.startswith("data.")]
+    return {name for name in names if all(len({row[name] for row in part}) == 1 for part in own.values())}
 
 
 def _names(varying: Sequence[str], by: Sequence[str] | None, fixed: set[str], *, several: bool) -> list[str]:

@@ -50,7 +50,8 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble stats across pairing levels paired compare compareview ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
+    "stats across pairing levels paired compare compareview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
