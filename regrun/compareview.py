@@ -144,9 +144,9 @@ def _notes(result: Result) -> Iterator[str]:
     if compared.others:
         words = ", ".join(compared.others[:4]) + (" ..." if len(compared.others) > 4 else "")
         yield f"within each seed, differences are means over {words}; --by sets them apart"
-    if len(compared.levels) > len({name for row in pairs for name in (row.a, row.b)}):
-        yield "a setting without a partner is in no pair"
     yield from _ends(result)
+    if any(row.n == 0 for row in pairs):
+        yield "n = 0: no pair; other settings differ, too (give them to --by), or none of the runs has a figure"
     if any(row.n == 1 for row in pairs):
         yield "n = 1: no interval and no p; more seeds give them, e.g. 'seed=range(10)'"
     yield from _power(result)
