@@ -78,11 +78,14 @@ def _why(compared: Compared) -> str:
         return "no run ended with a figure"
     if len(compared.levels) < 2:
         return "there is one level alone"
-    keys = [{run.unit for run in compared.runs if run.level == level} for level in compared.levels[:2]]
-    if keys[0].isdisjoint(keys[1]):
+    first, second = ([run for run in compared.runs if run.level == level] for level in compared.levels[:2])
+    if {run.unit for run in first}.isdisjoint(run.unit for run in second):
         return "levels have no seed in common"
+    apart = [
+        n for i, n in enumerate(compared.others) if {r.block[i] for r in first}.isdisjoint(r.block[i] for r in second)
+    ]
     head = "--by folder and them" if pairing.FOLDER in compared.by else "them to --by, too"
-    return f"levels differ in other settings ({', '.join(compared.others[:4])}); give {head}"
+    return f"levels differ in other settings ({', '.join((apart or compared.others)[:4])}); give {head}"
 
 
 def _rows(compared: Compared, names: dict[Values, str], delta: float) -> Iterator[CompareRow]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from regrun import display, levels
-from regrun.compare import METRICS, NAME, PROFILES, Result
+from regrun.compare import ALL_PAIRS, METRICS, NAME, PROFILES, Result
 from regrun.rows import CompareRow
 
 SHOWN = 24  # rows of a table; compare.csv has all
@@ -50,7 +50,8 @@ def tell(result: Result, root: Path) -> None:
 
 
 def _tables(result: Result) -> Iterator[tuple[str, Lines]]:
-    yield "settings", _without_blanks(list(_settings(result)))
+    more = f" ({len(result.levels) - SHOWN} more)" if len(result.levels) > SHOWN else ""
+    yield f"settings{more}", _without_blanks(list(_settings(result))[:SHOWN])
     for (kind, data), own in groupby(_figures(result), key=lambda row: (row.kind, row.data)):
         rows = list(own)
         more = f" ({len(rows) - SHOWN} more in {NAME})" if len(rows) > SHOWN else ""
@@ -144,6 +145,8 @@ def _notes(result: Result) -> Iterator[str]:
     if compared.others:
         words = ", ".join(compared.others[:4]) + (" ..." if len(compared.others) > 4 else "")
         yield f"within each seed, differences are means over {words}; --by sets them apart"
+    if len(result.levels) > ALL_PAIRS:
+        yield f"more than {ALL_PAIRS} settings: each is compared with the first alone"
     yield from _ends(result)
     if any(row.n == 0 for row in pairs):
         yield "n = 0: no pair; other settings differ, too (give them to --by), or none of the runs has a figure"
@@ -181,8 +184,9 @@ def _power(result: Result) -> Iterator[str]:
 
 
 def _without_blanks(rows: Lines) -> Lines:
-    names = list(dict.fromkeys(name for row in rows for name in row if row[name]))
-    return [{name: row.get(name, "") for name in names} for row in rows]
+    names = dict.fromkeys(name for row in rows for name in row)
+    used = [name for name in names if any(row.get(name) for row in rows)]
+    return [{name: row.get(name, "") for name in used} for row in rows]
 
 
 def _show(rows: Lines, console: Console) -> None:
