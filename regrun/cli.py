@@ -63,10 +63,11 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     verb = options.overrides[0] if options.overrides and _is_verb(options.overrides[0]) else None
     if peers.are_several and (options.multirun or verb):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
+    _check_flags(verb, options)
     if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
-    if options.by or options.all:
-        raise ConfigError(f"{'--by' if options.by else '--all'}: is for regrun ensemble DIR; leave it out")
+    if verb == "compare":
+        return _compare(options.overrides[1:], by=options.by, delta=options.delta)
     if verb is not None and verb != "audit":
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
@@ -88,6 +89,13 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     if options.cfg:
         return _hydra(arguments)
     return _sweep(command, dry_run=options.dry_run) if options.multirun else _run(command.jobs, peers)
+
+
+def _check_flags(verb: str | None, options: argparse.Namespace) -> None:
+    """Flags that belong to some verbs alone."""
+    for name, verbs in (("by", ("ensemble", "compare")), ("all", ("ensemble",)), ("delta", ("compare",))):
+        if getattr(options, name) and verb not in verbs:
+            raise ConfigError(f"--{name}: is for {' and '.join(f'regrun {v} DIR' for v in verbs)}; leave it out")
 
 
 @contextmanager
@@ -173,6 +181,31 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
     return 0
 
 
+def _compare(words: list[str], *, by: list[str] | None, delta: str | None) -> int:
+    """Compare the runs of a folder, or of several."""
+    from regrun import compare, compareview
+
+    if not words or not all(map(is_folder, words)):
+        got = next((word for word in words if not is_folder(word)), "nothing")
+        raise ConfigError(f"compare: must be followed by folders of runs, got {clip(got)!r}")
+    if len({Path(word).resolve() for word in words}) < len(words):
+        raise ConfigError(f"compare: takes each folder once, got {clip(' '.join(words))!r}")
+    result = compare.write([Path(word) for word in words], by, delta=_delta(delta or "0.005"))
+    compareview.tell(result, Path(words[0]))
+    return 0
+
+
+def _delta(text: str) -> float:
+    """A share: how far apart two accuracies may be that count as the same."""
+    try:
+        delta = float(text)
+    except ValueError:
+        delta = -1.0
+    if not 0 <= delta < 1:
+        raise ConfigError(f"--delta: must be a share in [0, 1), got {clip(text)!r}; 0.005 is half a point of accuracy")
+    return delta
+
+
 def _folder(verb: str, words: Sequence[str]) -> Path:
     """The one folder that follows a verb."""
     if not words or not is_folder(words[0]):
@@ -239,6 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--by", nargs="+", action="extend")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--delta")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

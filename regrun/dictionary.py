@@ -22,6 +22,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
 | `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
+| `compare.csv`, `profiles.csv` | what `regrun compare` found; profiles only over several data sets |
 
 A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per
 run, every setting, and the `folder` for its weights; written before the first starts), and `effects.csv`: one row per
@@ -56,6 +57,8 @@ def text() -> str:
     parts.append("\nThen one column for each key of the space, named as in the command.\n")
     parts += [_heading("ensemble.csv", rows.EnsembleRow), "First one column for each setting that makes groups.\n\n"]
     parts.append(_described(rows.EnsembleRow))
+    parts += [_heading("compare.csv", rows.CompareRow), _described(rows.CompareRow)]
+    parts += [_heading("profiles.csv", rows.ProfileRow), _described(rows.ProfileRow)]
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]

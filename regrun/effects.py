@@ -1,12 +1,11 @@
 """summary.csv -> effects.csv: one row per distinct setting, seeds aside, with means and their 95 % t intervals."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, overrides, plan, records, settings
+from regrun import collect, overrides, plan, records, settings, stats
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -69,12 +68,5 @@ def _row(runs: pd.DataFrame) -> dict[str, float]:
 
 def _interval(values: list[float]) -> dict[str, float]:
     """Mean, sample standard deviation, and the 95 % t interval of the mean; NaN where n is too small for one."""
-    n = len(values)
-    mean = math.fsum(values) / n if n else math.nan
-    if n < 2:
-        return {"mean": mean, "sd": math.nan, "low": math.nan, "high": math.nan}
-    from scipy.special import stdtrit  # the t quantile; scipy.stats would cost 0.4 s to import
-
-    sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
-    return {"mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+    mean, low, high = stats.t_interval(values)
+    return {"mean": mean, "sd": stats.deviation(values), "low": low, "high": high}

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from regrun import collect, ensembling, overrides, plan, predictions, records, rows
-from regrun.conversion import nearest
 from regrun.ensembling import Array
-from regrun.errors import ConfigError, DataError, clip
+from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
 from regrun.predictions import SPLITS, Predictions
 from regrun.rows import EnsembleRow
@@ -109,17 +108,9 @@ def _names(planned: Sequence[Cells], by: Sequence[str] | None) -> list[str]:
     """The settings that make groups."""
     if by is None:
         return overrides.without_seeds(overrides.varying(planned))
-    known = columns()
-    for word in by:
-        if not any(_covers(word, name) for name in known):
-            near = nearest(word, known) or "outputs/README.md lists them"
-            raise ConfigError(f"--by: no such setting, got {clip(word)!r}; {near.removesuffix('; ')}")
+    overrides.check_known(by)
     varying = overrides.varying(planned)
-    return [name for name in known if name in by or (name in varying and any(_covers(word, name) for word in by))]
-
-
-def _covers(word: str, name: str) -> bool:
-    return name == word or name.startswith(f"{word}.")
+    return [n for n in columns() if n in by or (n in varying and overrides.is_covered(n, by))]
 
 
 def _grouped(planned: Sequence[Cells], names: Sequence[str]) -> dict[tuple[str, ...], list[Cells]]:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from regrun import records
+from regrun.conversion import nearest
+from regrun.errors import ConfigError, clip
 from regrun.settings import KINDS, all_fields, columns, flatten
 
 Cells = Mapping[str, str]
@@ -20,6 +22,19 @@ def varying(rows: Sequence[Cells]) -> list[str]:
 def without_seeds(names: Sequence[str]) -> list[str]:
     """What makes settings differ, where those that differ only in their seeds count as the same."""
     return [name for name in names if name.split(".")[0] not in ("seed", "seeds")]
+
+
+def check_known(words: Sequence[str]) -> None:
+    """Raise ConfigError where `--by` names neither a setting nor a group of them."""
+    for word in words:
+        if not any(is_covered(name, [word]) for name in columns()):
+            near = nearest(word, columns()) or "outputs/README.md lists them"
+            raise ConfigError(f"--by: no such setting, got {clip(word)!r}; {near.removesuffix('; ')}")
+
+
+def is_covered(name: str, words: Sequence[str]) -> bool:
+    """Whether some word is the setting, or a group that it is in."""
+    return any(name == word or name.startswith(f"{word}.") for word in words)
 
 
 def words(row: Cells, names: Sequence[str]) -> str:

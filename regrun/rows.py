@@ -273,7 +273,81 @@ class EnsembleRow:
     best_member: str | None = column("run_id of the best member, and @epoch where it is a snapshot")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow
+@dataclass(frozen=True)
+class CompareRow:
+    """One comparison by one figure, of runs paired by seeds (`regrun compare`)."""
+
+    kind: str = column(
+        "pair (a against b), main (a setting on against off, mean over the others), interaction (the effect of one "
+        "setting with the other, minus without) or across (a against b over data sets)"
+    )
+    data: str = column("the data set; all for kind across, and where there is only one")
+    a: str = column("the level that is looked at; of a main effect its setting, of an interaction both")
+    b: str = column("the level that it is compared with, which comes first in the plan; none for effects")
+    metric: str = column("the column of summary.csv")
+    n: int = column(
+        "pairs with a figure on both sides, one for each seed (blocks of other settings are averaged); "
+        "data sets for kind across"
+    )
+    mean_a: float | None = column("mean of a over the pairs; interquartile mean for across; none for effects")
+    mean_b: float | None = column("the same of b")
+    difference: float | None = column("mean of a minus b; of effects, the contrast")
+    low: float | None = column("lower bound of its 95 % t interval; none for one pair")
+    high: float | None = column("upper bound")
+    boot_low: float | None = column("lower bound of its 95 % bootstrap interval (percentile; across: by data set)")
+    boot_high: float | None = column("upper bound")
+    sd: float | None = column("standard deviation of the differences")
+    d_z: float | None = column("difference / sd; inf where all differences are equal")
+    wins: int = column("pairs in which a is better; one that failed loses to one that ended")
+    losses: int = column("pairs in which b is better")
+    ties: int = column("pairs without a winner")
+    p_better: float | None = column(
+        "share of pairs in which a is better, a tie counting half; across: mean over data sets of the share of all "
+        "pairs of runs"
+    )
+    p_better_low: float | None = column("lower bound of its 95 % Wilson interval; across: bootstrap")
+    p_better_high: float | None = column("upper bound")
+    p_t: float | None = column("p of the paired t test, two-sided")
+    p_holm: float | None = column("the same by Holm, over all rows of the same kind, data set and metric")
+    p_sign_flip: float | None = column("p of the sign-flip test, two-sided")
+    p_smallest: float | None = column("the smallest that so many differences can have")
+    p_sign_flip_holm: float | None = column("p_sign_flip by Holm")
+    verdict: str = column(
+        "equivalent (the 95 % interval is within delta; never for losses), better or worse (it excludes 0, and p_holm "
+        "< 0.05), not shown"
+    )
+    detectable: float | None = column("the difference that n pairs show with 80 % chance, at this sd")
+    pairs_for_delta: int | None = column("pairs that would show a difference of delta; none for losses")
+    unpaired: int | None = column("runs of a or b whose partner is not in the plan; none for effects")
+    a_runs: int | None = column("runs of a that have ended")
+    a_ok: int | None = column("runs of a with status ok")
+    a_diverged: int | None = column("runs of a that diverged; they enter by their best epoch if they have one")
+    a_unfinished: int | None = column("runs of a that have not ended")
+    a_success: float | None = column("a_ok / a_runs")
+    a_success_low: float | None = column("lower bound of its 95 % Wilson interval")
+    a_success_high: float | None = column("upper bound")
+    b_runs: int | None = column("runs of b that have ended")
+    b_ok: int | None = column("runs of b with status ok")
+    b_diverged: int | None = column("runs of b that diverged")
+    b_unfinished: int | None = column("runs of b that have not ended")
+    b_success: float | None = column("b_ok / b_runs")
+    b_success_low: float | None = column("lower bound of its 95 % Wilson interval")
+    b_success_high: float | None = column("upper bound")
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """How often a level is above a score, over all runs and data sets (`regrun compare`)."""
+
+    level: str = column("the level")
+    metric: str = column("val_accuracy_best or test_accuracy_best, or R2")
+    tau: float = column("a score")
+    share: float = column("share of runs above it")
+    low: float = column("lower bound of its 95 % bootstrap interval, by data set")
+    high: float = column("upper bound")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow | CompareRow | ProfileRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

@@ -19,7 +19,7 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "streams objective meter rows records ensembling predictions",
+    "across stats streams objective meter rows records ensembling predictions",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -28,8 +28,11 @@ LAYERS = [
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
-    "writing effects effectsview ensemble pruning asktell",
-    "run standing sweepview ensembleview keeping",
+    "pairing",
+    "levels",
+    "paired",
+    "writing compare effects effectsview ensemble pruning asktell",
+    "run standing sweepview ensembleview compareview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -47,7 +50,8 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
+    "stats across pairing levels paired compare compareview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
