@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, overrides, plan, records, settings
+from regrun import collect, ledger, overrides, plan, records, settings
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -39,6 +39,7 @@ def collect_all(root: Path) -> int:
     collect.tables(root, order)
     if found:
         write(root)
+        ledger.write(root)
     return found
 
 

@@ -18,8 +18,8 @@ LAYERS = [
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "parallel",
-    "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "streams objective meter rows records ensembling predictions",
+    "apart stats layers initializers augment averaging schedules metrics mixing pixels policies stopping "
+    "streams objective meter rows records ensembling predictions components",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -28,8 +28,8 @@ LAYERS = [
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
-    "writing effects effectsview ensemble pruning asktell",
-    "run standing sweepview ensembleview keeping",
+    "writing ledger effects effectsview ensemble pruning asktell",
+    "run standing sweepview ensembleview keeping variance confirm",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -47,7 +47,8 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
+    "stats ledger components variance confirm"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
