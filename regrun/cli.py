@@ -46,7 +46,7 @@ def _complain(lines: list[str], peers: Peers) -> None:
 
 
 def _dispatch(arguments: list[str], peers: Peers) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     if options.help:
         from regrun import help as help_text
 
@@ -205,12 +205,12 @@ def _confirm(words: list[str], seeds: int) -> int:
     from regrun import confirm
 
     root = _folder("confirm", words[:1])
-    best = confirm.winner(root)
-    jobs = confirm.jobs(best, root, seeds=seeds)
     with _loading():
         from regrun import sweep
 
-    command = sweep.with_jobs(sweep.launched(root, words[1:], verb="confirm"), jobs)
+    how = sweep.launched(root, words[1:], verb="confirm")
+    best = confirm.winner(root)
+    command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=seeds))
     result = sweep.execute(command, by="confirm")
     if not result.signal and "ok" in result.statuses:
         _print(confirm.lines(best, root / confirm.FOLDER))
@@ -249,10 +249,13 @@ def _ledger(words: list[str]) -> int:
     """Every look at test in one folder, or what several come to together."""
     from regrun import ledger
 
-    roots = [_folder("ledger", [word]) for word in words or [""]]
-    for root in dict.fromkeys(roots):
+    roots = list(dict.fromkeys([_folder("ledger", words[:1]), *(_folder("ledger", [word]) for word in words[1:])]))
+    for root in roots:
+        if not any((root / name).is_file() for name in ("plan.csv", "summary.csv")):
+            raise ConfigError(f"ledger: must be followed by folders of runs or sweeps, got {clip(str(root))!r}")
+    for root in roots:
         _print([str(root), *ledger.lines(ledger.write(root))])
-    _print([ledger.line(*dict.fromkeys(roots))])
+    _print([ledger.line(*roots)])
     return 0
 
 

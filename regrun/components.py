@@ -1,9 +1,9 @@
 """Figures of runs that differ in one seed at a time -> the variance that each seed makes. Pure functions of numbers.
 
 The variance of one seed with all others fixed, as Bouthillier et al. 2021 (MLSys) measure it, is the mean square
-within groups of a one-way analysis of variance whose groups are the contexts. It holds what the seed does alone and what
-it does together with others (a total effect: Homma and Saltelli 1996), so that shares of a sum of effects add up to 1,
-and those of seeds that interact to more. The intervals are those of normal figures.
+within groups of a one-way analysis of variance whose groups are the contexts. It holds what the seed does alone and
+what it does together with others (a total effect: Homma and Saltelli 1996). So the shares of effects that add up sum
+to 1, and those of seeds that interact to more. The intervals are those of normal figures.
 """
 
 import math

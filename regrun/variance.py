@@ -4,6 +4,7 @@ The runs: `contexts` draws of all seeds; around each of them, for each seed that
 seed with the others fixed; and contexts times seeds runs of which each draws all seeds anew.
 """
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -102,8 +103,12 @@ def apart(runs: Runs) -> list[Runs]:
 
 def _shared(row: Cells, apart_from: set[str]) -> tuple[str, ...]:
     """What runs have in common; `seed` itself is in each of the seeds."""
-    left_out = {"seed", *WITHOUT_EFFECT, *apart_from}
-    return tuple(row.get(name, "") for name in settings.columns() if name not in left_out)
+    return tuple(row.get(name, "") for name in _names() if name not in apart_from)
+
+
+@functools.cache
+def _names() -> list[str]:
+    return [name for name in settings.columns() if name not in {"seed", *WITHOUT_EFFECT}]
 
 
 def _component(groups: Sequence[Runs]) -> Component:
@@ -152,4 +157,4 @@ def _sums(table: Sequence[VarianceRow]) -> Iterator[str]:
         shares = [row.share for row in table if row.measure == measure and row.source != TOGETHER]
         if known := [share for share in shares if share is not None]:
             name = measure.removesuffix("_best")
-            yield f"{name}: the shares sum to {100 * sum(known):.0f} %; above 100 where seeds interact"
+            yield f"{name}: the shares sum to {100 * sum(known):.0f} %; above 100 where seeds interact, or by chance"
