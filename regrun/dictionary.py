@@ -33,7 +33,8 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 weights. A search (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`,
 Optuna's study; and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by
 batches. `looks.csv` has a line for each command that was about to read test, with the number of stacks before it;
-`ledger.csv` is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
+`ledger.csv` is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process
+it is being trained.
 
 `predictions/RUN_ID.npz`, in a run's folder or a sweep's, has arrays and nothing pickled (`numpy.load(...,
 allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
@@ -44,8 +45,8 @@ A run that keeps them is finished only when its file is there. `regrun ensemble 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
 a list is JSON; the only blank is the one of `accuracy` and `r2` that does not apply. `run_id` joins the tables. Columns
-are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`, `when`) are the only ones that differ
-when a command is repeated.
+are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`, `when`) are the
+only ones that differ when a command is repeated.
 """
 
 

@@ -18,7 +18,7 @@ usage:
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
   regrun confirm DIR [--seeds 10]   train the best setting of a sweep by val from fresh seeds: what is left of it
-  regrun variance [KEY=VALUE ...] [--seeds 5] [--contexts 3]   how much each seed (init, order, split, ...) varies test
+  regrun variance [KEY=VALUE ...] [--seeds 5] [--contexts 3]   what each seed (init, order, ...) varies
   regrun variance DIR            the same of a sweep that varies seeds.*
   regrun ledger DIR ...          every look at test, and how far luck alone takes the best of what was tried
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])

@@ -58,7 +58,11 @@ def write(root: Path) -> list[LedgerRow]:
 
 def ledger(root: Path) -> list[LedgerRow]:
     """A row for each look; a command that had nothing to read is none. Raises DataError."""
-    own, looks = reads(root), _looks(root)
+    return _ledger(root, reads(root))
+
+
+def _ledger(root: Path, own: Sequence[Read]) -> list[LedgerRow]:
+    looks = _looks(root)
     first = min((look.stacks for look in looks if look.by in TRAINING), default=math.inf)
     if any(read.stack < first for read in own):  # a single run, or what an older version has trained
         looks = [Look(None, "sweep" if (root / plan.NAME).is_file() else "run", 0), *looks]
@@ -86,8 +90,10 @@ def line(*roots: Path) -> str:
 
     Several folders count together: the looks of all, and each configuration once.
     """
-    own = list({read.run_id: read for root in roots for read in reads(root)}.values())
-    looks, tried = sum(len(ledger(root)) for root in roots), len({read.configuration for read in own})
+    found = {root: reads(root) for root in roots}
+    looks = sum(len(_ledger(root, own)) for root, own in found.items())
+    own = list({read.run_id: read for reads in found.values() for read in reads}.values())
+    tried = len({read.configuration for read in own})
     curves = sum(read.has_curve for read in own)
     told = f"test: look {looks}, {tried} configuration{'s' * (tried != 1)} tried"
     told += f", {curves} test curves" if curves else ""
