@@ -15,7 +15,7 @@ from pathlib import Path
 
 from regrun import collect, records, settings
 from regrun.errors import EnvironmentFault, RunFailed, clip
-from regrun.rows import CurveRow, EpochRow, LayerRow, Outcome, Provenance, Row
+from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Provenance, Row
 from regrun.trackers import Tracked, mlflow, tensorboard, wandb
 
 TRACKERS = {
@@ -25,7 +25,7 @@ TRACKERS = {
 }
 TABLES = ("curves.csv", "epochs.csv", "layers.csv")
 NUMBERS = (int, float, int | None, float | None)
-WORDS = {f.name for cls in (Outcome, Provenance) for f in fields(cls) if f.type not in NUMBERS}
+FACTS = {f.name: f.type in NUMBERS for cls in (Outcome, Provenance) for f in fields(cls) if f.name != "acted"}
 
 
 class Live:
@@ -107,13 +107,14 @@ def _by_run(path: Path, order: Sequence[str]) -> Iterator[list[dict[str, str]]]:
 
 
 def _tracked(summary: dict[str, str], rows: list[dict[str, str]]) -> Tracked:
-    names = settings.columns()
-    rest = {name: cell for name, cell in summary.items() if name not in names and cell != "none"}
+    """A run of any version of regrun's: columns that this one does not know are left out."""
+    is_figure = FACTS | dict.fromkeys((f"acted.{name}" for name in ACTED), True)
+    told = {name: cell for name, cell in summary.items() if name in is_figure and cell != "none"}
     return Tracked(
         run_id=summary["run_id"],
         status=summary["status"],
-        settings={name: summary[name] for name in names},
-        figures={name: float(cell) for name, cell in rest.items() if name not in WORDS},
-        words={name: cell for name, cell in rest.items() if name in WORDS},
+        settings={name: summary[name] for name in settings.columns() if name in summary},
+        figures={name: float(cell) for name, cell in told.items() if is_figure[name]},
+        words={name: cell for name, cell in told.items() if not is_figure[name]},
         rows=rows,
     )

@@ -1,6 +1,7 @@
 """What the tests share: settings in a line, rows of a run, real data where it exists."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from regrun.data.split import split
 from regrun.parallel import ALONE, Peers
 from regrun.rows import EpochRow
 from regrun.trainer import Finished, train
+
+# Commands that tests interrupt must hear Ctrl-C, even where the tests were started deaf to it (nohup, a shell's &).
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MNIST_ROOT = Path(os.environ.get("REGRUN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 needs_mnist = pytest.mark.skipif(not (MNIST_ROOT / "MNIST" / "raw").is_dir(), reason=f"no MNIST in {MNIST_ROOT}")

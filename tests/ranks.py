@@ -26,6 +26,12 @@ CASES: dict[str, dict[str, Any]] = {
     "sam, clipped": {"reg": s.Reg(sam=s.Sam(0.1)), "trainer": {"grad_clip": 0.5}},
     "images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(dropout=s.Dropout(0.4))},
     "mixed": {"reg": s.Reg(mixup=s.Mixup(0.3))},
+    "transformer, sampled": {
+        "model": s.Vit(depth=1, width=8, heads=2),
+        "reg": s.Reg(dropout=s.Dropout(0.2), attention_dropout=s.AttentionDropout(0.2)),
+        "trainer": {"mc_dropout": 2, "save": "predictions"},
+        "optimizer": s.Sgd(lr=0.1),  # a key's bias has no gradient but rounding, which adam would scale up
+    },
     "regression": {"data": s.Sklearn(name="diabetes")},
     "batchnorm": {"reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
     "batchnorm images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(batchnorm=s.BatchNorm(active=True))},
@@ -35,6 +41,12 @@ CASES: dict[str, dict[str, Any]] = {
         "trainer": {"batch_size": 64},
     },
     "sync": {"reg": s.Reg(batchnorm=SYNC, dropout=s.Dropout(0.4)), "optimizer": s.Sgd(lr=0.1)},
+    "sync, resnet": {
+        "model": s.Resnet(depth=8, width=4),
+        "reg": s.Reg(batchnorm=SYNC, stochastic_depth=s.StochasticDepth(0.3), sam=s.Sam(0.05)),
+        "optimizer": s.Sgd(lr=0.1),
+    },
+    "sync, mixture": {"model": s.Moe(experts=2, width=8), "reg": s.Reg(batchnorm=SYNC), "optimizer": s.Sgd(lr=0.1)},
     "sync images": {"model": s.Cnn(depth=2, width=4), "reg": s.Reg(batchnorm=SYNC), "optimizer": s.Sgd(lr=0.1)},
 }
 

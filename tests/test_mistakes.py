@@ -138,6 +138,9 @@ MISTAKES = [
     ("reg=stochastic_depth", "reg.stochastic_depth.rate"),
     ("model=residual model.norm_position=post", "model.norm_position"),
     ("reg.batchnorm.ghost_batch=16", "reg.batchnorm.ghost_batch"),
+    ("reg.batchnorm.sync=true", "reg.batchnorm.sync"),  # no batch norm
+    ("reg=batchnorm reg.batchnorm.sync=true", "reg.batchnorm.sync"),  # one process
+    ("reg=batchnorm reg.batchnorm.sync=true reg.batchnorm.ghost_batch=16", "reg.batchnorm.sync"),
     ("reg.dropout.rates=[0.1,0.2]", "reg.dropout.rates"),
     ("model=linear reg.dropout.rates=[0.1]", "reg.dropout.rates"),
     ("model=linear reg=dropout", "reg.dropout.rate"),

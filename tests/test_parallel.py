@@ -73,6 +73,8 @@ def test_two_processes_give_the_rows_and_weights_of_one(name: str, ends: list[di
         assert theirs == pytest.approx(own, rel=3e-6, abs=3e-6)
     for key, weight in alone["last"].items():
         torch.testing.assert_close(together["last"][key], weight, rtol=0, atol=3e-6)
+    figures = {key: value for key, value in together["outcome"].items() if isinstance(value, float)}
+    assert figures == pytest.approx({key: alone["outcome"][key] for key in figures}, rel=3e-6, abs=3e-6)
     assert together["outcome"]["status"] == "ok"
     acted = {key: figure for key, figure in together["outcome"]["acted"].items() if figure is not None}
     assert list(acted) == s.requested(ranks.settings(name))

@@ -160,7 +160,7 @@ def test_mistaken_verbs_are_one_line(
 def test_a_damaged_plan_is_refused_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", *SMALL, "trainer.epochs=0", "seed=0,1"]) == 0
     path = Path("s/plan.csv")
-    path.write_text(path.read_text().replace(",shallow,", ",x,").replace("mlp", "perceptron", 1))
+    path.write_text(path.read_text().replace(",shallow,", ",x,").replace(",mlp,", ",perceptron,", 1))
     capsys.readouterr()
     assert main(["resume", "s"]) == 3
     assert capsys.readouterr().err.startswith("regrun: s/plan.csv: line 2: model.kind: no such kind, got 'perceptron'")
