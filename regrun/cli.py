@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from regrun.sweep import Result
 
 INTERRUPTED = 130
+MOST = 1000  # seeds or contexts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def _complain(lines: list[str], peers: Peers) -> None:
 
 
 def _dispatch(arguments: list[str], peers: Peers) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     if options.help:
         from regrun import help as help_text
 
@@ -68,22 +69,37 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
     if verb == "compare":
         return _compare(options.overrides[1:], by=options.by, delta=options.delta)
-    if verb is not None and verb != "audit":
+    if verb in ("confirm", "variance"):
+        _check_counts(verb, options)
+    elif options.seeds is not None or options.contexts is not None:
+        flag = "--seeds" if options.seeds is not None else "--contexts"
+        raise ConfigError(f"{flag}: is for regrun confirm or regrun variance; leave it out")
+    if verb == "confirm":
+        return _confirm(options.overrides[1:], options.seeds or 10)
+    has_folder = any(map(_is_verb, options.overrides[1:2]))
+    if verb == "variance" and has_folder:
+        return _variance_of(options.overrides[1:])
+    if verb not in (None, "audit", "variance"):
         return _verb(*options.overrides)
     if options.dry_run and not options.multirun:
         raise ConfigError("--dry-run: prints the plan of a sweep, got a single run; add -m")
     from regrun import config
 
-    is_audit = options.overrides[:1] == ["audit"]
-    overrides = options.overrides[is_audit:]
-    if is_audit and (options.multirun or options.cfg):
-        raise ConfigError(f"audit: looks at one run, got {'-m' if options.multirun else '--cfg'}; leave it out")
+    is_audit, overrides = verb == "audit", options.overrides[verb is not None :]
+    if verb is not None and (options.multirun or options.cfg):
+        what = "audit: looks at one run" if is_audit else "variance: is of one setting"
+        raise ConfigError(f"{what}, got {'-m' if options.multirun else '--cfg'}; leave it out")
     directory = Path(options.config_dir) if options.config_dir else None
     if directory is not None and not is_folder(options.config_dir):
         raise ConfigError(f"--config-dir: must be a folder, got {clip(str(directory))}; create it first")
     command = config.command(
-        overrides, multirun=options.multirun, config_dir=directory, config_name=options.config_name
+        overrides,
+        multirun=options.multirun or verb == "variance",
+        config_dir=directory,
+        config_name=options.config_name,
     )
+    if verb == "variance":
+        return _variance(command, contexts=options.contexts or 3, seeds=options.seeds or 5)
     if is_audit:
         return _audit(command.jobs, keep=any(o.startswith("hydra.run.dir=") for o in overrides))
     if options.cfg:
@@ -154,6 +170,8 @@ def _verb(verb: str, *words: str) -> int:
     """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
+    if verb == "ledger":
+        return _ledger(list(words))
     if verb not in ("collect", "resume", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     root = _folder(verb, words if verb == "collect" else words[:1])
@@ -206,11 +224,88 @@ def _delta(text: str) -> float:
     return delta
 
 
+def _check_counts(verb: str, options: argparse.Namespace) -> None:
+    """`--seeds` and `--contexts` are enough for a variance."""
+    if verb == "confirm" and options.contexts is not None:
+        raise ConfigError("--contexts: is for regrun variance; leave it out")
+    for flag, least in (("seeds", 2), ("contexts", 1)):
+        if (value := getattr(options, flag)) is not None and not least <= value <= MOST:
+            raise ConfigError(f"--{flag}: must be in [{least}, {MOST}], got {value}")
+
+
+def _confirm(words: list[str], seeds: int) -> int:
+    """Train the best setting of a sweep from fresh seeds, and tell what is left of it."""
+    from regrun import confirm
+
+    root = _folder("confirm", words[:1])
+    with _loading():
+        from regrun import sweep
+
+    how = sweep.launched(root, words[1:], verb="confirm")
+    best = confirm.winner(root)
+    command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=seeds))
+    result = sweep.execute(command, by="confirm")
+    if not result.signal and "ok" in result.statuses:
+        _print(confirm.lines(best, root / confirm.FOLDER))
+    return _code(result)
+
+
+def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
+    """Train a setting from seeds that vary one at a time, and tell how much each of them makes."""
+    from regrun import config, variance
+
+    if len(command.jobs) > 1 or command.search is not None:
+        raise ConfigError(f"variance: is of one setting, got {len(command.jobs)}; give each key one value")
+    root = command.jobs[0].sweep
+    assert root is not None
+    runs = variance.design(command.jobs[0].settings, contexts=contexts, seeds=seeds)
+    jobs = [config.Job(run, root / str(i), root) for i, run in enumerate(runs)]
+    with _loading():
+        from regrun import sweep
+
+    result = sweep.execute(config.Command(jobs, command.launcher), by="variance")
+    if not result.signal and "ok" in result.statuses:
+        _print(variance.lines(variance.write(root)))
+    return _code(result)
+
+
+def _variance_of(words: list[str]) -> int:
+    """The same of a sweep that has been trained."""
+    from regrun import ledger, variance
+
+    root = _folder("variance", words)
+    _print([*variance.lines(variance.write(root)), ledger.line(root)])
+    return 0
+
+
+def _ledger(words: list[str]) -> int:
+    """Every look at test in one folder, or what several come to together."""
+    from regrun import ledger
+
+    roots = list(dict.fromkeys([_folder("ledger", words[:1]), *(_folder("ledger", [word]) for word in words[1:])]))
+    for root in roots:
+        if not any((root / name).is_file() for name in ("plan.csv", "summary.csv")):
+            raise ConfigError(f"ledger: must be followed by folders of runs or sweeps, got {clip(str(root))!r}")
+    for root in roots:
+        _print([str(root), *ledger.lines(ledger.write(root))])
+    _print([ledger.line(*roots)])
+    return 0
+
+
+def _print(lines: Sequence[str]) -> None:
+    """Until nobody reads them any more."""
+    from regrun import display
+
+    write = display.writer(sys.stdout)
+    for line in lines:
+        write(line)
+
+
 def _folder(verb: str, words: Sequence[str]) -> Path:
     """The one folder that follows a verb."""
     if not words or not is_folder(words[0]):
         got = f"got {clip(words[0])!r}" if words else "got nothing"
-        what = "a sweep" if verb in ("collect", "resume") else "a run or a sweep"
+        what = "a sweep" if verb in ("collect", "resume", "confirm", "variance") else "a run or a sweep"
         raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     if words[1:]:
         raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")
@@ -273,6 +368,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--by", nargs="+", action="extend")
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--delta")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--contexts", type=int)
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

@@ -21,6 +21,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `predictions/RUN_ID.npz` | what it predicted for val and test, see below; `trainer.save=predictions` or `snapshots` |
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
+| `ledger.csv` | looks at test (sweeps; a single run where an ensemble was made): see below |
 | `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
 | `compare.csv`, `profiles.csv` | what `regrun compare` found; profiles only over several data sets |
 
@@ -32,7 +33,9 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 (its `plan.csv`, its tables, `run.log`, and `failure.json` if it ended early); a run has a folder of its own only for
 weights. A search (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`,
 Optuna's study; and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by
-batches. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
+batches. `looks.csv` has a line for each command that was about to read test, with the number of stacks before it;
+`ledger.csv` is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process
+it is being trained.
 
 `predictions/RUN_ID.npz`, in a run's folder or a sweep's, has arrays and nothing pickled (`numpy.load(...,
 allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
@@ -43,8 +46,8 @@ A run that keeps them is finished only when its file is there. `regrun ensemble 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,
 a list is JSON; the only blank is the one of `accuracy` and `r2` that does not apply. `run_id` joins the tables. Columns
-are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`) are the only ones that differ
-when a command is repeated.
+are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`, `when`) are the
+only ones that differ when a command is repeated.
 """
 
 
@@ -59,6 +62,8 @@ def text() -> str:
     parts.append(_described(rows.EnsembleRow))
     parts += [_heading("compare.csv", rows.CompareRow), _described(rows.CompareRow)]
     parts += [_heading("profiles.csv", rows.ProfileRow), _described(rows.ProfileRow)]
+    for name, row in (("ledger.csv", rows.LedgerRow), ("variance.csv", rows.VarianceRow)):
+        parts += [_heading(name, row), _described(row)]
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]

@@ -109,7 +109,7 @@ class Plain(Silent):
             self.epoch = row
         elif isinstance(row, CurveRow) and row.split == "train":
             self.train = row
-        elif isinstance(row, CurveRow) and self.train is not None:
+        elif isinstance(row, CurveRow) and row.split == "val" and self.train is not None:
             self.write(self._line(self.train, row))
 
     def _line(self, train: CurveRow, val: CurveRow) -> str:
@@ -149,7 +149,7 @@ class LiveView(Silent):
     def row(self, row: Row) -> None:
         if isinstance(row, CurveRow) and row.split == "train":
             self.train = row
-        elif isinstance(row, CurveRow):
+        elif isinstance(row, CurveRow) and row.split == "val":
             self.val.append(row)
             self.live.update(self._view())
 

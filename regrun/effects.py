@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, overrides, plan, records, settings, stats
+from regrun import collect, ledger, overrides, plan, records, settings, stats
 from regrun.collect import FINISHED
 
 MEASURES = (
@@ -38,6 +38,7 @@ def collect_all(root: Path) -> int:
     collect.tables(root, order)
     if found:
         write(root)
+        ledger.write(root)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regrun import collect, ensembling, overrides, plan, predictions, records, rows
+from regrun import collect, ensembling, ledger, overrides, plan, predictions, records, rows
 from regrun.ensembling import Array
 from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
@@ -81,7 +81,9 @@ def write(root: Path, by: Sequence[str] | None) -> list[Line]:
     lines = sorted((list(_lines(group)) for group in groups if group.members), key=_rank, reverse=True)
     flat = [line for own in lines for line in own]
     table = [[*values.values(), *rows.values(row)] for values, row in flat]
+    ledger.look(root, "ensemble")
     records.replace(root / NAME, records.table([[*names, *rows.columns(EnsembleRow)], *table]))
+    ledger.write(root)
     return flat
 
 

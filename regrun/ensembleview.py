@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from regrun import display, predictions
+from regrun import display, ledger, predictions
 from regrun.ensemble import Line
 from regrun.rows import EnsembleRow
 
@@ -26,7 +26,7 @@ def tell(found: Sequence[Line], root: Path) -> None:
     own = [list(lines) for _, lines in groupby(found, key=lambda line: line[0])]
     rows = _without_blanks([row for lines in own[:GROUPS] for line in lines for row in _rows(*line)])
     more = [f"and {len(own) - GROUPS} more settings in ensemble.csv"] if len(own) > GROUPS else []
-    closing = [*more, *_notes(found), f"table: {root / 'ensemble.csv'}"]
+    closing = [*more, *_notes(found), ledger.line(root), f"table: {root / 'ensemble.csv'}"]
     if display.way("auto", sys.stdout) == "rich":
         console = display.console(sys.stdout)
         console.print(_table(rows))

@@ -18,6 +18,10 @@ usage:
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
   regrun compare DIR [DIR ...] [--by KEY ...] [--delta 0.005]   paired by seed: differences, intervals, verdicts
+  regrun confirm DIR [--seeds 10]   train the best setting of a sweep by val from fresh seeds: what is left of it
+  regrun variance [KEY=VALUE ...] [--seeds 5] [--contexts 3]   what each seed (init, order, ...) varies
+  regrun variance DIR            the same of a sweep that varies seeds.*
+  regrun ledger DIR ...          every look at test, and how far luck alone takes the best of what was tried
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them
@@ -34,7 +38,7 @@ keys often changed:
   reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
   optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
   trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress
-  trainer.save  trainer.mc_dropout
+  trainer.save  trainer.mc_dropout  trainer.test_curve
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,

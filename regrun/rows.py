@@ -48,12 +48,15 @@ def optional(about: str) -> Any:
 
 @dataclass(frozen=True)
 class CurveRow:
-    """One run, one epoch, one of train and val. Epoch 0 is before training; both are in eval mode, unaugmented."""
+    """One run, one epoch, one of train and val (and test: `trainer.test_curve`), in eval mode, unaugmented.
+
+    Epoch 0 is before training.
+    """
 
     run_id: str = column("the run: a hash of the settings that can change a result")
     epoch: int = column("passes over train so far; 0 is before training")
     step: int = column("optimizer updates so far")
-    split: str = column("train or val")
+    split: str = column("train or val; test, too, with trainer.test_curve, which counts as a look")
     loss: float = column(
         "mean over examples of the cross-entropy, nats (the data's own labels, label noise included), or of the error "
         "that trainer.loss names (targets standardized by train's mean and deviation, mean over their columns)"
@@ -347,7 +350,51 @@ class ProfileRow:
     high: float = column("upper bound")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow | CompareRow | ProfileRow
+@dataclass(frozen=True)
+class LedgerRow:
+    """One look at test: a command that trained runs, each of which read test once, or that read kept predictions."""
+
+    look: int = column("1 is the first")
+    when: str | None = column("when the command began, UTC; none where nobody noted it")
+    by: str = column("run, sweep, resume, search, confirm, variance or ensemble")
+    new_runs: int = column("runs whose test figures were read for the first time")
+    runs: int = column("runs whose test figures were known then")
+    configurations: int = column("distinct settings of these runs, seeds aside")
+    test_curves: int = column("new runs for which test was read after each epoch (trainer.test_curve)")
+
+
+@dataclass(frozen=True)
+class VarianceRow:
+    """What one seed does to a figure while all others are fixed, or all seeds together (`regrun variance`)."""
+
+    measure: str = column("column of summary.csv")
+    source: str = column("the seed that varies (init, order, ...), or together: all of them do")
+    groups: int = column("sets of runs that share all settings but this seed; for together, but their seeds")
+    runs: int = column("runs in these groups")
+    variance: float | None = column("within groups, pooled; none where nothing was drawn or varied")
+    variance_low: float | None = column("lower end of its 95 % interval (chi-square)")
+    variance_high: float | None = column("upper end")
+    sd: float | None = column("square root of the variance, in the measure's unit")
+    share: float | None = column(
+        "of the variance of all seeds together; shares sum to more than 1 where seeds interact"
+    )
+    share_low: float | None = column("lower end of its 95 % interval (F)")
+    share_high: float | None = column("upper end")
+
+
+Row = (
+    CurveRow
+    | EpochRow
+    | LayerRow
+    | LabelRow
+    | AuditRow
+    | MemoryRow
+    | EnsembleRow
+    | CompareRow
+    | ProfileRow
+    | LedgerRow
+    | VarianceRow
+)
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

@@ -24,6 +24,7 @@ from regrun import (
     driver,
     effects,
     keeping,
+    ledger,
     overrides,
     plan,
     predictions,
@@ -74,8 +75,11 @@ class Refresh:
             self.spent += self.last
 
 
-def execute(command: Command) -> Result:
-    """Train every run of the plan that is not finished yet; of a search, as many as its trials need."""
+def execute(command: Command, *, by: str = "sweep") -> Result:
+    """Train every run of the plan that is not finished yet; of a search, as many as its trials need.
+
+    by: what the ledger of looks at test calls the command.
+    """
     runs, root = _plan(command), _root(command.jobs)
     sweep = runs[0].job.settings.sweep
     if command.search is not None:
@@ -88,28 +92,39 @@ def execute(command: Command) -> Result:
             batches = iter([(runs, _missing(root, runs))])
         else:
             batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
+            by = "search" if by == "sweep" else by
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
-        return _train(batches, runs, command, root)
+        return _train(batches, runs, command, root, by=by)
 
 
 def resume(root: Path, overrides: Sequence[str]) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
-    searches = (root / search.FILE).is_file()
-    how = (*HOW, *search.HOW) if searches else HOW
+    if (root / search.FILE).is_file():
+        given = launched(root, overrides, verb="resume", how=(*HOW, *search.HOW), chosen=search.CHOSEN)
+        return execute(search.resumed(given, root, overrides), by="resume")
+    jobs = plan.read(root, root)
+    return execute(with_jobs(launched(root, overrides, verb="resume"), jobs), by="resume")
+
+
+def launched(
+    root: Path, overrides: Sequence[str], *, verb: str, how: tuple[str, ...] = HOW, chosen: Sequence[str] = ()
+) -> Command:
+    """How the sweep in `root` was trained, changed by overrides that may say how (`how`), not what."""
     if bad := [line for line in overrides if not line.startswith(how)]:
         raise ConfigError(
-            [f"resume: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(how)}" for line in bad]
+            [f"{verb}: a sweep keeps its plan, got {clip(line)!r}; override only {', '.join(how)}" for line in bad]
         )
-    jobs, (name, sweep) = [] if searches else plan.read(root, root), _read_launch(root)
+    name, sweep = _read_launch(root)
     if name != "local" and not any(line.startswith("hydra/launcher=") for line in overrides):
-        raise ConfigError(f"resume: this sweep was launched by {name}; add hydra/launcher={name}, or another")
+        raise ConfigError(f"{verb}: this sweep was launched by {name}; add hydra/launcher={name}, or another")
     before = [f"sweep.{key}={json.dumps(value)}" for key, value in sweep.items()]
-    given = config.command([*before, *(search.CHOSEN if searches else []), *overrides], multirun=True)
-    if searches:
-        return execute(search.resumed(given, root, overrides))
+    return config.command([*before, *chosen, *overrides], multirun=True)
+
+
+def with_jobs(given: Command, jobs: Sequence[Job]) -> Command:
+    """These runs, trained as `given` is."""
     own = given.jobs[0].settings.sweep
-    jobs = [replace(job, settings=replace(job.settings, sweep=own)) for job in jobs]
-    return execute(Command(jobs, given.launcher))
+    return Command([replace(job, settings=replace(job.settings, sweep=own)) for job in jobs], given.launcher)
 
 
 def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
@@ -168,7 +183,7 @@ def _root(jobs: list[Job]) -> Path:
     return jobs[0].sweep
 
 
-def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path) -> Result:
+def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path, *, by: str) -> Result:
     """like: runs with the device and the settings of the sweep that those of the batches have."""
     runs, first, launcher = list[Prepared](), like[0].job.settings, command.launcher
     view = sweepview.choose(first.trainer.progress)
@@ -192,7 +207,7 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         if isinstance(launcher, Plugin):
             view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
         engine = choice.engine(launcher, like, root)
-        events = driver.train_all(todo(), engine, _tasks(root), run_timeout=first.sweep.run_timeout, is_over=signal)
+        events = driver.train_all(todo(), engine, _tasks(root, by), run_timeout=first.sweep.run_timeout, is_over=signal)
         _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
         rows, order = collect.summaries(root), [p.run_id for p in runs]
         collect.summary(root, order)
@@ -200,7 +215,7 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
             collect.tables(root, order)
         view.close()
         if rows:
-            _finish(view, command, root)
+            _finish(view, command, root, by)
         _tell_failures(rows, plan.rows(root))
         if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
             view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
@@ -209,14 +224,18 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         return Result({status for _, status, _ in rows.values()}, signal())
 
 
-def _finish(view: sweepview.Silent, command: Command, root: Path) -> None:
+def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> None:
     """Write the effects, and tell what the sweep came to."""
     effects.write(root)
-    if command.search is None:
+    ledger.write(root)
+    if by == "variance":
+        view.note(f"folder: {root}")  # its runs share seeds: their mean has no interval
+    elif command.search is None:
         view.finish(collect.rows(root / "effects.csv"), root)
-        return
-    for line in [*search.report(command.search, root), f"folder: {root}"]:
-        view.note(line)
+    else:
+        for line in [*search.report(command.search, root), f"folder: {root}"]:
+            view.note(line)
+    view.note(ledger.line(root))
 
 
 def _how_to_go_on(kept: int, total: int, launcher: Launcher, root: Path) -> str:
@@ -279,12 +298,16 @@ def _has_kept(root: Path, p: Prepared) -> bool:
     return not is_asked or predictions.path(root, p.run_id).is_file()
 
 
-def _tasks(root: Path) -> Callable[[Stack], Task]:
-    """Makes the task of a stack: a new folder under `stacks/` with its plan."""
-    numbers = count(len(list(root.glob("stacks/*"))))
+def _tasks(root: Path, by: str) -> Callable[[Stack], Task]:
+    """Makes the task of a stack: a new folder under `stacks/` with its plan. The first one is a look at test."""
+    first = len(list(root.glob("stacks/*")))
+    numbers = count(first)
 
     def new(stack: Stack) -> Task:
-        folder = root / "stacks" / f"{next(numbers):05d}"
+        number = next(numbers)
+        if number == first:
+            ledger.look(root, by)
+        folder = root / "stacks" / f"{number:05d}"
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
         if (root / pruning.FILE).is_file():

@@ -216,6 +216,9 @@ def _close_epoch(
     """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
     meter = report.meter if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
+    shown = {"train": train, "val": val}
+    if stack.runs[0].trainer.test_curve:
+        shown["test"] = measure.evaluate(stack, "test")
     outputs: dict[str, Tensor] = {}
     layers, norms, acted = (
         measure.inspect(stack, outputs),
@@ -235,8 +238,8 @@ def _close_epoch(
             if averaging.is_on(p.settings.trainer.averaging, epoch=epoch, epochs=p.settings.trainer.epochs):
                 p.acted.setdefault("averaging", []).append(distances[r])
             yield _epoch_row(p, report, epoch, r, norms[r], distances[r], gates[r])
-        for name, score in (("train", train[r]), ("val", val[r])):
-            yield CurveRow(p.run_id, epoch, p.step, name, score.loss, score.accuracy, score.r2)
+        for name, scores in shown.items():
+            yield CurveRow(p.run_id, epoch, p.step, name, scores[r].loss, scores[r].accuracy, scores[r].r2)
         for state in layers[r]:
             yield LayerRow(p.run_id, epoch, **vars(state))
         monitored = val[r].loss if p.settings.trainer.early_stopping.monitor == "val_loss" else val[r].figure

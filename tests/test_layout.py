@@ -19,7 +19,7 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "across stats streams objective meter rows records ensembling predictions",
+    "across stats streams objective meter rows records ensembling predictions components",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -31,8 +31,8 @@ LAYERS = [
     "pairing",
     "levels",
     "paired",
-    "writing compare effects effectsview ensemble pruning asktell",
-    "run standing sweepview ensembleview compareview keeping",
+    "writing ledger compare effects effectsview ensemble pruning asktell",
+    "run standing sweepview ensembleview compareview keeping variance confirm",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -51,7 +51,7 @@ TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired compare compareview"
+    "stats across pairing levels paired compare compareview ledger components variance confirm"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -49,6 +49,7 @@ WITHOUT_EFFECT = (
     "trainer.progress",
     "trainer.save",
     "trainer.trackers",
+    "trainer.test_curve",
     "data.root",
     "data.download",
     "data.cache",
@@ -178,3 +179,20 @@ def requested(settings: Settings) -> list[str]:
         "averaging": settings.trainer.averaging.kind != "none",
     }
     return [name for name, on in active.items() if on]
+
+
+def drawn(settings: Settings) -> list[str]:
+    """The purposes of `seeds` for which a run draws numbers that its result may depend on."""
+    wanted, data = set(requested(settings)), settings.data
+    masks = {"dropout", "attention_dropout", "spatial_dropout", "stochastic_depth"}
+    changes = {"noise", "crop", "flip", "rotation", "randaugment", "trivialaugment", "jitter", "cutout", "erasing"}
+    active = {
+        "init": True,
+        "order": True,
+        "split": data.split != "tail" or data.train_size is not None,
+        "dropout": bool(masks & wanted) or isinstance(settings.model, Torchvision),
+        "augment": bool((changes | {"mixup", "cutmix"}) & wanted),
+        "noise": data.label_noise > 0 or data.label_noise_val > 0,
+        "bootstrap": data.bootstrap,
+    }
+    return [purpose for purpose, is_drawn in active.items() if is_drawn]

@@ -48,6 +48,7 @@ class Trainer:
 
     `batch_size` is that of a whole batch, also where several processes share it.
     `mc_dropout` is how many passes with dropout val and test are also predicted by at the end; 0 for none.
+    `test_curve` reads test after each epoch, too, into `curves.csv` alone: a look that nothing is chosen by.
     """
 
     epochs: int = number(100, "[0, inf)")
@@ -68,6 +69,7 @@ class Trainer:
     progress: str = choice("auto", ("auto", "rich", "plain", "none"))
     save: str = choice("auto", SAVED)
     trackers: list[str] = choices(TRACKERS)
+    test_curve: bool = plain(False)
 
 
 @dataclass(frozen=True)
