@@ -65,6 +65,12 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
     if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
+    if verb == "report":
+        return _report(options.overrides[1:], pictures=options.pictures, terminal=options.terminal)
+    if options.pictures or options.terminal:
+        raise ConfigError(
+            f"{'--pictures' if options.pictures else '--terminal'}: is for regrun report DIR; leave it out"
+        )
     if options.by or options.all:
         raise ConfigError(f"{'--by' if options.by else '--all'}: is for regrun ensemble DIR; leave it out")
     if verb is not None and verb != "audit":
@@ -173,6 +179,15 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
     return 0
 
 
+def _report(words: list[str], *, pictures: bool, terminal: bool) -> int:
+    """A folder's report: a page, pictures, or tables in the terminal."""
+    from regrun.report import write
+
+    for line in write.execute(_folder("report", words), pictures=pictures, terminal_only=terminal):
+        print(line)
+    return 0
+
+
 def _folder(verb: str, words: Sequence[str]) -> Path:
     """The one folder that follows a verb."""
     if not words or not is_folder(words[0]):
@@ -239,6 +254,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--by", nargs="+", action="extend")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--terminal", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")
