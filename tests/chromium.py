@@ -1,4 +1,4 @@
-"""A real chromium without a window, spoken to through a pipe in the devtools protocol; the standard library suffices."""
+"""A real chromium without a window, spoken to through a pipe in the devtools protocol."""
 
 import base64
 import json

@@ -29,6 +29,8 @@ LAYERS = [
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "writing effects effectsview ensemble pruning asktell",
+    "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
+    "report.tables report.sections report.page report.terminal report.write",
     "run standing sweepview ensembleview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
@@ -47,7 +49,8 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
+    "report.write report.sections report.page report.terminal report.svg report.png"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from regrun.report.axes import LEFT, RIGHT, SMALL, Key, begin, legend, named_axis, x_axis, y_axis
-from regrun.report.drawing import WIDTH, Area, Dot, Drawing, Label, Line, Scale, scale, wrapped
+from regrun.report.drawing import WIDTH, Area, Dot, Drawing, Label, Line, Scale, clear, scale, wrapped
 from regrun.report.figures import Mean, short
 
 PLOT = 170.0  # height of what axes enclose
 FOOT = 38.0  # below it: ticks and the label
-SPLITS = {"train": ("c0", ""), "val": ("c1", "6 3")}  # the dashes tell them apart in grey
+SPLITS = {"train": ("c0", ""), "val": ("c1", "6 3"), "test": ("c2", "2 3")}  # the dashes tell them apart in grey
 RANKS = (("c0", ""), ("c1", "7 3"), ("c2", "2 3"), ("c3", "8 3 2 3"), ("c4", "12 4"))
 TIMES = (("muted", "2 3"), ("c4", "5 3"), ("c1", "9 3"), ("c0", ""))  # from the first epoch to the last
 # Cividis (Nunez et al. 2018): from dark blue to yellow, for any kind of colour vision and in grey.
@@ -27,21 +27,22 @@ class Bar:
     mean: Mean
 
 
-def forest(name: str, title: str, bars: Sequence[Bar], *, unit: str) -> Drawing:
-    """A mean and its interval for each setting, one below the other; a line at the first one's mean."""
+def forest(name: str, title: str, bars: Sequence[Bar], *, unit: str, line: float | None = None) -> Drawing:
+    """A mean and its interval for each setting, one below the other; a line at `line`, or the first one's mean."""
     about = f"{bars[0].label} is first with {_interval(bars[0].mean)}; {len(bars)} settings. The table has the figures."
     drawing, top = begin(name, title, about)
     ends = [v for bar in bars for v in (bar.mean.mean, bar.mean.low, bar.mean.high) if v is not None]
-    x = scale(ends, 12, WIDTH - 14)
+    at = bars[0].mean.mean if line is None else line
+    x = scale([at, *ends], 12, WIDTH - 14)
     texts = [wrapped(bar.label, WIDTH - 110, size=SMALL) for bar in bars]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, top - 6, bottom, unit)
-    drawing.add(Line([(x(bars[0].mean.mean), top - 6), (x(bars[0].mean.mean), bottom)], "muted", 1, "3 3"))
+    drawing.add(Line([(x(at), top - 6), (x(at), bottom)], "muted", 1, "3 3"))
     for bar, text in zip(bars, texts, strict=True):
         for row in text:
-            drawing.add(Label(12, top + 8, row, size=SMALL))
+            drawing.add(*clear(Label(12, top + 8, row, size=SMALL)))
             top += 14
-        drawing.add(Label(WIDTH - 4, top - 6, _interval(bar.mean), "muted", "end", SMALL))
+        drawing.add(*clear(Label(WIDTH - 4, top - 6, _interval(bar.mean), "muted", "end", SMALL)))
         drawing.add(*_whisker(bar.mean, x, top + 4))
         top += 20
     drawing.height = bottom + FOOT
@@ -57,7 +58,7 @@ def _whisker(mean: Mean, x: Scale, y: float) -> list[Line | Dot]:
 def _interval(mean: Mean) -> str:
     if mean.low is None or mean.high is None:
         return f"{short(mean.mean)} (n = 1)"
-    digits = 1 if abs(mean.mean) >= 1 else 3
+    digits = 1 if max(map(abs, (mean.mean, mean.low, mean.high))) >= 1 else 3
     return f"{mean.mean:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
 
 
@@ -75,7 +76,9 @@ def curves(name: str, title: str, bands: Sequence[Band], *, x: Scale, y: Scale, 
     lasts = ", ".join(f"{b.split} ends at {short(b.means[max(b.means)].mean)}" for b in bands)
     drawing, top = begin(name, title, f"{unit} over epochs of {title}: {lasts}.")
     keys = [Key(band.split, *SPLITS[band.split]) for band in bands]
-    top = legend(drawing, top, [*keys, Key("95 % interval over runs", "muted", shape="band")]) + 14
+    has_band = any(m.low is not None for band in bands for m in band.means.values())
+    interval = [Key("95 % interval over runs", "muted", shape="band")] if has_band else []
+    top = legend(drawing, top, [*keys, *interval]) + 14
     x, y = Scale(x.low, x.high, LEFT, WIDTH - RIGHT), Scale(y.low, y.high, top + PLOT, top, y.is_log)
     y_axis(drawing, y, unit)
     x_axis(drawing, x, top, top + PLOT, "epoch")
@@ -138,7 +141,7 @@ def stops(name: str, title: str, rows: Sequence[Stop]) -> Drawing:
     x_axis(drawing, x, bottom - 1, bottom + 3, "epoch")
     for row, text in zip(rows, texts, strict=True):
         for line in text:
-            drawing.add(Label(12, top + 8, line, size=SMALL))
+            drawing.add(*clear(Label(12, top + 8, line, size=SMALL)))
             top += 14
         drawing.add(Line([(x(0), top + 4), (x(row.epochs), top + 4)], "grid", 8))
         drawing.add(Line([(x(0), top + 4), (x(sum(row.lasts) / len(row.lasts)), top + 4)], "c0", 2.5))
@@ -159,7 +162,7 @@ def pairs(name: str, title: str, rows: Sequence[tuple[str, float, float]], *, un
     x_axis(drawing, x, top - 4, bottom, unit)
     for (_, best, last), text in zip(rows, texts, strict=True):
         for line in text:
-            drawing.add(Label(12, top + 8, line, size=SMALL))
+            drawing.add(*clear(Label(12, top + 8, line, size=SMALL)))
             top += 14
         drawing.add(Line([(x(last), top + 4), (x(best), top + 4)], "muted", 2))
         drawing.add(Dot(x(last), top + 4, "c0", 4, "square"), Dot(x(best), top + 4, "c1", 4, "diamond"))
@@ -250,25 +253,37 @@ def scatter(
     drawing, top = begin(name, title, f"{unit} of {len(runs)} runs of {len(means)} settings over their parameters.")
     keys = [Key("a run", "muted", shape="circle"), Key("a setting, 95 % interval", "c0", shape="square")]
     top = legend(drawing, top, keys) + 14
-    x = scale([at for at, _ in runs], LEFT + 8, WIDTH - RIGHT - 8, is_log=True)
-    y = scale([0.0, *(gap for _, gap in runs)], top + PLOT, top)
+    x = scale([at for at, _ in runs], LEFT + 18, WIDTH - RIGHT - 18, is_log=True)
+    ends = [v for *_, mean in means for v in (mean.low, mean.high) if v is not None]
+    y = scale([0.0, *(gap for _, gap in runs), *ends], top + PLOT, top)
     y_axis(drawing, y, unit)
     x_axis(drawing, x, top, top + PLOT, "parameters", most=4)
     drawing.add(Line([(LEFT, y(0)), (WIDTH - RIGHT, y(0))], "muted", 1))
     drawing.add(*(Dot(x(at), y(gap), "muted", 2.5, opacity=0.45) for at, gap in runs))
-    for label, at, mean in means:
+    beside = _side_by_side([at for _, at, _ in means])
+    for (label, at, mean), aside in zip(means, beside, strict=True):
         if mean.low is not None and mean.high is not None:
-            drawing.add(Line([(x(at), y(mean.low)), (x(at), y(mean.high))], "c0", 1.5))
-        drawing.add(Dot(x(at), y(mean.mean), "c0", 4, "square", title=f"{label}: {short(at)} parameters"))
+            drawing.add(Line([(x(at) + aside, y(mean.low)), (x(at) + aside, y(mean.high))], "c0", 1.5))
+        drawing.add(Dot(x(at) + aside, y(mean.mean), "c0", 4, "square", title=f"{label}: {short(at)} parameters"))
     drawing.height = top + PLOT + FOOT
     return drawing
+
+
+def _side_by_side(places: Sequence[float]) -> list[float]:
+    """Pixels by which marks at the same place are moved apart, within 16 to either side."""
+    at = {place: [i for i, other in enumerate(places) if other == place] for place in places}
+    aside = dict[int, float]()
+    for same in at.values():
+        step = min(7.0, 32 / len(same))
+        aside |= {i: step * (k - (len(same) - 1) / 2) for k, i in enumerate(same)}
+    return [aside[i] for i in range(len(places))]
 
 
 def depth(name: str, title: str, names: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]]) -> Drawing:
     """A figure over depth, a line for each of a few epochs, on a log scale."""
     drawing, top = begin(name, title, f"{title}, from {names[0]} to {names[-1]}, at {len(lines)} epochs; log scale.")
     styles = TIMES[-len(lines) :]
-    top = legend(drawing, top, [Key(label, *style) for (label, _), style in zip(lines, styles, strict=True)]) + 6
+    top = legend(drawing, top, [Key(label, *style) for (label, _), style in zip(lines, styles, strict=True)])
     x = Scale(0, max(1, len(names) - 1), LEFT + 14, WIDTH - RIGHT - 14)
     y = scale([v for _, values in lines for v in values if v], top + PLOT * 0.8, top, is_log=True, pad=0.1)
     y_axis(drawing, y, "")

@@ -62,6 +62,15 @@ class Label:
 Shape = Line | Area | Dot | Label
 
 
+def clear(label: Label) -> list[Shape]:
+    """A label on a patch of paper, so that no grid runs through it."""
+    width = len(label.text) * label.size * EM + 4
+    left = label.x - 2 - {"start": 0.0, "middle": width / 2, "end": width - 4}[label.anchor]
+    top, bottom = label.y - label.size * 0.85, label.y + label.size * 0.25
+    patch = [(left, top), (left + width, top), (left + width, bottom), (left, bottom)]
+    return [Area(patch, "paper"), label]
+
+
 @dataclass
 class Drawing:
     """A picture: its title is drawn on it, its description is for those who do not see it."""
@@ -121,7 +130,7 @@ def _linear_ticks(low: float, high: float, most: int) -> list[float]:
         return [low]
     rough = span / most
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.8)
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -75,12 +75,21 @@ def plain(value: Mean | None, digits: int = 1) -> str:
 
 
 def counted(words: Iterable[str]) -> str:
-    """`patience 2, max_epochs 1`."""
-    return ", ".join(f"{word} {count}" for word, count in Counter(words).most_common())
+    """`patience (2), max_epochs (1)`; the word alone where there is no other."""
+    found = Counter(words).most_common()
+    return found[0][0] if len(found) == 1 else ", ".join(f"{word} ({count})" for word, count in found)
+
+
+def count_of(count: int, what: str) -> str:
+    """`1 run`, `1,000 runs`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def short(value: float) -> str:
-    """For an axis: 0.001, 250, 1e-5."""
-    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+    """For an axis: 0.001, 250, 20k, 1e-5."""
+    for unit, letter in ((1e6, "M"), (1e4, "k")):
+        if unit <= abs(value) < 1e9:
+            return f"{value / min(unit, 1e3 if letter == 'k' else unit):.4g}{letter}"
+    if value != 0 and not 1e-3 <= abs(value) < 1e9:
         return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
     return f"{value:.4g}"

@@ -5,16 +5,20 @@ A policy in the page lets its own script run and no other, should a text ever sl
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
 from regrun import __version__
+from regrun.report.figures import count_of
 from regrun.report.sections import Section
 from regrun.report.svg import DARK, LIGHT, escape, inline
 from regrun.report.tables import Table
 
 HERE = Path(__file__).parent
+FIGURE = re.compile(r"-?[\d.,]+(?: \[[^]]{1,20}\])?")
+NUMERIC = ' class="n"'
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
@@ -53,7 +57,7 @@ def _section(section: Section, numbers: Iterator[int]) -> Iterator[str]:
     yield f'<section id="{section.name}"><h2>{escape(section.title)}</h2>'
     yield from (f"<p>{escape(line)}</p>" for line in section.lines)
     if section.drawings:
-        yield '<div class="charts">'
+        yield f'<div class="charts{" two" if section.is_paired else ""}">'
         yield from (f"<figure>{inline(drawing, next(numbers))}</figure>" for drawing in section.drawings)
         yield "</div>"
     for table in section.tables:
@@ -64,7 +68,7 @@ def _section(section: Section, numbers: Iterator[int]) -> Iterator[str]:
 def _table(table: Table, *, is_only: bool) -> Iterator[str]:
     title = escape(table.title)
     if table.is_long:
-        yield f"<details><summary>{title} ({len(table.rows):,} rows)</summary>"
+        yield f"<details><summary>{title} ({count_of(len(table.rows), 'row')})</summary>"
     elif not is_only:
         yield f"<h3>{title}</h3>"
     yield f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table aria-label="{title}">'
@@ -77,5 +81,4 @@ def _table(table: Table, *, is_only: bool) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    is_number = text[:1].isdigit() or text[:1] == "-"
-    return f'<td class="n">{escape(text)}</td>' if is_number and len(text) < 30 else f"<td>{escape(text)}</td>"
+    return f"<td{NUMERIC if FIGURE.fullmatch(text) else ''}>{escape(text)}</td>"

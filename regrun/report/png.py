@@ -58,7 +58,7 @@ def _draw(axes: "Axes", shape: Shape) -> None:
                 fontsize=shape.size * POINTS * NARROWER,
                 ha=ANCHORS[shape.anchor],
                 va="baseline",
-                weight="semibold" if shape.is_bold else "normal",
+                weight="bold" if shape.is_bold else "normal",
                 parse_math=False,
                 zorder=4,
             )

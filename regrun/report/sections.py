@@ -5,15 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from regrun.report import charts, tables
+from regrun.report import charts, factors, tables
 from regrun.report.charts import Band, Bar, Grid, Stop
 from regrun.report.drawing import Drawing, Scale, scale
-from regrun.report.figures import Mean, mean, number, numbers, scaled
+from regrun.report.factors import Effect
+from regrun.report.figures import Mean, count_of, mean, number, numbers, scaled
 from regrun.report.folder import LAYER_FIGURES, Folder, Points, Setting
 from regrun.report.tables import Table
 
 # How many settings are drawn: the best ones. The tables have all.
-BARS, PANELS, LINES, DEPTHS, MAPS = 30, 24, 40, 6, 3
+BARS, PANELS, LINES, DEPTHS, MAPS = 30, 12, 40, 4, 3
 POINTS = 60  # of a curve
 LAYER_NAMES = {"weight_norm": "weight norm", "activation_rms": "activation RMS", "grad_norm": "gradient norm"}
 
@@ -27,6 +28,7 @@ class Section:
     lines: list[str] = field(default_factory=list)
     drawings: list[Drawing] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    is_paired: bool = False  # drawings come in pairs that belong side by side
 
 
 def sections(found: Folder) -> list[Section]:
@@ -39,20 +41,24 @@ def run(found: Folder) -> Section:
     """What was run."""
     count, first = len(found.runs), found.runs[0]
     kinds = sorted({row["data.kind"] for row in found.runs})
-    lines = [f"{_count(count, 'run')} of {_count(len(found.settings), 'setting')} on {', '.join(kinds)}."]
+    lines = [f"{count_of(count, 'run')} of {count_of(len(found.settings), 'setting')} on {', '.join(kinds)}."]
     sizes = {len(setting.runs) for setting in found.settings}
     if len(sizes) == 1 and count > 1:
-        lines.append(f"{_count(sizes.pop(), 'run')} for each setting.")
+        lines.append(f"{count_of(sizes.pop(), 'run')} for each setting.")
     elif count > 1:
         lines.append(
             f"Settings have from {min(sizes)} to {max(sizes)} runs: their intervals differ for that reason, too."
         )
     if left := tables.unfinished(found):
-        lines.append(f"{_count(left, 'run')} of the plan have not ended: this is a report on the others.")
+        lines.append(f"{count_of(left, 'run')} of the plan have not ended: this is a report on the others.")
     if all(number(row.get("train_size")) == number(first.get("train_size")) for row in found.runs):
         sizes_of = [f"{first.get(f'{split}_size', 'none')} {split}" for split in ("train", "val", "test")]
         lines.append(f"Examples: {', '.join(sizes_of)}.")
-    return Section("run", "What was run", lines, [], [tables.varied(found), tables.shared(found)])
+    return Section("run", "What was run", lines, [], _with_rows(tables.varied(found), tables.shared(found)))
+
+
+def _with_rows(*found: Table) -> list[Table]:
+    return [table for table in found if table.rows]
 
 
 def effects(found: Folder) -> Section:
@@ -67,14 +73,32 @@ def effects(found: Folder) -> Section:
         )
     if any(len(s.runs) == 1 for s in found.settings):
         lines.append("n = 1 gives no interval: train more seeds to learn how much chance there is in a figure.")
-    return Section("effects", "Effects", lines, list(_forests(found)), [tables.effects(found)])
+    found_effects = factors.effects(found)
+    if found_effects:
+        lines.append(
+            "One setting at a time: pairs of runs of the same seed that differ in it alone; the interval is over seeds."
+        )
+    drawings = [*_forests(found), *_effects(found, found_effects)]
+    return Section(
+        "effects", "Effects", lines, drawings, _with_rows(tables.effects(found), tables.factors(found, found_effects))
+    )
+
+
+def _effects(found: Folder, effects: Sequence[Effect]) -> Iterator[Drawing]:
+    """Differences, in points."""
+    unit = "points" if found.quantity == "accuracy" else found.unit
+    pairs = [(f"{e.before} → {e.after}", scaled(e.val, found.quantity)) for e in effects]
+    bars = [Bar(name, value) for name, value in pairs if value is not None][:BARS]
+    if bars:
+        title = "One setting at a time, paired by seed"
+        yield charts.forest("effects_paired", title, bars, unit=f"change of val {found.quantity} ({unit})", line=0.0)
 
 
 def _forests(found: Folder) -> Iterator[Drawing]:
     for split in ("val", "test"):
         pairs = [(s.name, scaled(s.mean(f"{split}_{found.quantity}_best"), found.quantity)) for s in found.settings]
         bars = [Bar(name, value) for name, value in pairs if value is not None][:BARS]
-        if bars:
+        if len(bars) > 1:
             more = f", best {BARS} of {len(pairs)}" if len(pairs) > BARS else ""
             title = f"{split} {found.quantity} by setting{more}"
             yield charts.forest(f"effects_{split}", title, bars, unit=f"{split} {found.unit}")
@@ -96,7 +120,7 @@ def curves(found: Folder) -> Section | None:
     drawn = [drawing for q in quantities for drawing in _overlay(found, q)]
     panels = [list(_panels(own[q], q, _unit(found, q))) for q in quantities]
     drawn += [drawing for pair in zip(*panels, strict=False) for drawing in pair]
-    return Section("curves", "Learning curves", lines, drawn)
+    return Section("curves", "Learning curves", lines, drawn, is_paired=len(quantities) == 2)
 
 
 def _unit(found: Folder, quantity: str) -> str:
@@ -105,7 +129,7 @@ def _unit(found: Folder, quantity: str) -> str:
 
 def _bands(found: Folder, setting: Setting, quantity: str) -> list[Band]:
     bands = []
-    for split in ("train", "val"):
+    for split in charts.SPLITS:
         points = found.over_seeds(setting, split, quantity)
         if points:
             most = max(map(len, points.values()))
@@ -184,7 +208,7 @@ def _stops(found: Folder, quantity: str) -> Iterator[Drawing]:
         best, last = ([_at(s, f"{split}_{quantity}_{at}", quantity) for s in shown] for at in ("best", "last"))
         ends = [(s.name, b, e) for s, b, e in zip(shown, best, last, strict=True)]
         pairs = [(name, b, e) for name, b, e in ends if b is not None and e is not None]
-        if pairs:
+        if len(pairs) > 1:
             title = f"{split} {quantity}, best and last epoch"
             yield charts.pairs(f"stopping_{split}", title, pairs, unit=f"{split} {found.unit}")
 
@@ -226,7 +250,7 @@ def _map(found: Folder, x: str, y: str) -> Iterator[Drawing]:
         at = (float(setting.values[x]), float(setting.values[y]))
         cells.setdefault(at, []).append(setting)
     xs, ys = (sorted({at[i] for at in cells}) for i in (0, 1))
-    if len(xs) < 2 or len(ys) < 2 or len(xs) * len(ys) > 2500:
+    if len(xs) < 2 or len(ys) < 2 or not len(cells) > len(xs) * len(ys) / 2:
         return
     figures = {at: _cell(found, own) for at, own in cells.items()}
     if any(value is not None for value, _ in figures.values()):
@@ -274,9 +298,9 @@ def layers(found: Folder) -> Section | None:
 
 def _depth(found: Folder, setting: Setting, figure: str, rank: int) -> Iterator[Drawing]:
     own = [found.layers[row["run_id"]] for row in setting.finished if row["run_id"] in found.layers]
-    if not own:
+    epochs = sorted(set.intersection(*map(set, own))) if own else []
+    if not epochs:
         return
-    epochs = sorted(own[0])
     chosen = dict.fromkeys(epochs[round(i * (len(epochs) - 1) / 3)] for i in range(4))
     names = list(own[0][epochs[0]])
     lines = [(f"epoch {epoch}", [_layer(own, epoch, name, figure) for name in names]) for epoch in chosen]
@@ -296,11 +320,9 @@ def failures(found: Folder) -> Section:
     """Runs that failed or diverged."""
     table = tables.failures(found)
     if not table.rows:
-        return Section(
-            "failures", "Failures and divergences", [f"None: all {_count(len(found.runs), 'run')} ended well."]
-        )
+        return Section("failures", "Failures and divergences", ["None: every run ended well."])
     lines = [
-        f"{len(table.rows)} of {_count(len(found.runs), 'run')} did not end well. A run that diverged is a result."
+        f"{len(table.rows)} of {count_of(len(found.runs), 'run')} did not end well. A run that diverged is a result."
     ]
     return Section("failures", "Failures and divergences", lines, [], [table])
 
@@ -313,7 +335,9 @@ def runs(found: Folder) -> Section:
 def looks(found: Folder) -> Section:
     """How often test was read."""
     read = sum(number(row.get(f"test_{found.quantity}_best")) is not None for row in found.runs)
-    lines = [f"{_count(read, 'run')} read test, each in one look at its end."]
+    lines = [f"{count_of(read, 'run')} read test at its end, in one look."]
+    if curves_of := sum(("test", "loss") in own for own in found.curves.values()):
+        lines.append(f"{count_of(curves_of, 'run')} read it after each epoch, too (trainer.test_curve).")
     table = tables.ledger(found.root)
     return Section("looks", "Looks at test", lines, [], [] if table is None else [table])
 
@@ -321,7 +345,3 @@ def looks(found: Folder) -> Section:
 def provenance(found: Folder) -> Section:
     """On what."""
     return Section("provenance", "Provenance", [], [], [tables.provenance(found)])
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")

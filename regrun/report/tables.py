@@ -7,6 +7,7 @@ from pathlib import Path
 from regrun import overrides
 from regrun.collect import FINISHED
 from regrun.report import folder as folders
+from regrun.report.factors import Effect
 from regrun.report.figures import Cells, Mean, counted, number, numbers, plain, shown
 from regrun.report.folder import Folder, Setting
 from regrun.settings import columns
@@ -70,6 +71,15 @@ def effects(found: Folder) -> Table:
         for s in found.settings
     ]
     return Table("Settings, the best by val first", [*head, *bad], rows)
+
+
+def factors(found: Folder, effects: Sequence[Effect]) -> Table:
+    """A row for each change of one setting."""
+    q = found.quantity
+    unit = "points" if q == "accuracy" else q
+    head = ["from", "to", "pairs", "seeds", f"val, {unit}", f"test, {unit}"]
+    rows = [[e.before, e.after, str(e.pairs), str(e.val.n), shown(e.val, q), shown(e.test, q)] for e in effects]
+    return Table("One setting at a time, paired by seed", head, rows)
 
 
 def _failed(setting: Setting) -> int:
@@ -181,7 +191,7 @@ def provenance(found: Folder) -> Table:
     seconds, peak = numbers(found.runs, "seconds"), numbers(found.runs, "peak_memory_bytes")
     facts.append(["run seconds", f"{sum(seconds):.1f} in total; a stack's runs share theirs"])
     facts += [["peak memory", f"{max(peak) / 2**20:,.0f} MiB"]] if peak else []
-    return Table("Provenance", ["what", "value (and runs)"], [row for row in facts if row[1]])
+    return Table("Provenance", ["what", "value (runs)"], [row for row in facts if row[1]])
 
 
 def unfinished(found: Folder) -> int:

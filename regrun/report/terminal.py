@@ -20,11 +20,13 @@ def tell(sections: Sequence[Section]) -> None:
     console, write = display.console(sys.stdout), display.writer(sys.stdout)
     for section in sections:
         short = [table for table in section.tables if not table.is_long and table.rows]
-        if not short and section.drawings:
+        if not short and (section.drawings or section.tables):
             continue
         for line in ["", section.title, *section.lines]:
             write(safe(line))
         for table in short:
+            if len(short) > 1:
+                write(f"\n{safe(table.title)}")
             if is_rich:
                 console.print(_table(table))
             for line in _more(table) if is_rich else [*_aligned(table), *_more(table)]:
