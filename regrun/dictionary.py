@@ -21,6 +21,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `predictions/RUN_ID.npz` | what it predicted for val and test, see below; `trainer.save=predictions` or `snapshots` |
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
+| `report.html`, `pictures/` | the tables as a page; its charts as PNG and SVG; `regrun report DIR [--pictures]` |
 | `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
 
 A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per

@@ -65,7 +65,7 @@ def x_axis(drawing: Drawing, x: Scale, top: float, bottom: float, label: str, mo
 
 def y_axis(drawing: Drawing, y: Scale, label: str, most: int = 5) -> None:
     """Ticks and grid lines, and what the axis shows, above it."""
-    drawing.add(Label(4, y.end - 6, label, "muted", size=SMALL))
+    drawing.add(*([Label(4, y.end - 6, label, "muted", size=SMALL)] if label else []))
     for value, text in y.ticks(most):
         drawing.add(Line([(LEFT, y(value)), (WIDTH - RIGHT, y(value))], "grid", 1))
         drawing.add(Label(LEFT - 5, y(value) + 4, text, "muted", "end", SMALL))

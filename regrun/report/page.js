@@ -1,16 +1,16 @@
 "use strict";
 // Tables that sort and filter. Without this the page says the same.
 const value = (row, i) => row.cells[i].textContent;
-const compare = (a, b) => {
+const compare = (a, b, sign) => {  // words come after numbers, whichever way these are sorted
   const [x, y] = [parseFloat(a), parseFloat(b)];
-  if (Number.isNaN(x) && Number.isNaN(y)) return a.localeCompare(b);
+  if (Number.isNaN(x) && Number.isNaN(y)) return sign * a.localeCompare(b);
   if (Number.isNaN(x)) return 1;
-  return Number.isNaN(y) ? -1 : x - y;
+  return Number.isNaN(y) ? -1 : sign * (x - y);
 };
 const sort = (table, head, i) => {
   const down = head.getAttribute("aria-sort") === "ascending";
   const body = table.tBodies[0];
-  const rows = [...body.rows].sort((a, b) => (down ? -1 : 1) * compare(value(a, i), value(b, i)));
+  const rows = [...body.rows].sort((a, b) => compare(value(a, i), value(b, i), down ? -1 : 1));
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   body.append(...rows);
