@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from regrun.report.axes import LEFT, RIGHT, SMALL, Key, begin, legend, named_axis, x_axis, y_axis
 from regrun.report.drawing import WIDTH, Area, Dot, Drawing, Label, Line, Scale, clear, scale, wrapped
-from regrun.report.figures import Mean, short
+from regrun.report.figures import Mean, short, with_interval, within
 
 PLOT = 170.0  # height of what axes enclose
 FOOT = 38.0  # below it: ticks and the label
@@ -27,14 +27,16 @@ class Bar:
     mean: Mean
 
 
-def forest(name: str, title: str, bars: Sequence[Bar], *, unit: str, line: float | None = None) -> Drawing:
+def forest(
+    name: str, title: str, bars: Sequence[Bar], *, quantity: str, unit: str, line: float | None = None
+) -> Drawing:
     """A mean and its interval for each setting, one below the other; a line at `line`, or the first one's mean."""
     about = f"{bars[0].label} is first with {_interval(bars[0].mean)}; {len(bars)} settings. The table has the figures."
     drawing, top = begin(name, title, about)
     ends = [v for bar in bars for v in (bar.mean.mean, bar.mean.low, bar.mean.high) if v is not None]
     at = bars[0].mean.mean if line is None else line
-    x = scale([at, *ends], 12, WIDTH - 14)
-    texts = [wrapped(bar.label, WIDTH - 110, size=SMALL) for bar in bars]
+    x = scale(within([at, *ends], quantity), 12, WIDTH - 14)
+    texts = [wrapped(bar.label, WIDTH - 120, size=SMALL, most=3) for bar in bars]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, top - 6, bottom, unit)
     drawing.add(Line([(x(at), top - 6), (x(at), bottom)], "muted", 1, "3 3"))
@@ -56,10 +58,8 @@ def _whisker(mean: Mean, x: Scale, y: float) -> list[Line | Dot]:
 
 
 def _interval(mean: Mean) -> str:
-    if mean.low is None or mean.high is None:
-        return f"{short(mean.mean)} (n = 1)"
-    digits = 1 if max(map(abs, (mean.mean, mean.low, mean.high))) >= 1 else 3
-    return f"{mean.mean:.{digits}f} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
+    ends = [abs(v) for v in (mean.mean, mean.low, mean.high) if v is not None]
+    return with_interval(mean, 1 if max(ends) >= 2 else 3) + (" (n = 1)" if mean.low is None else "")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def overlay(name: str, title: str, lines: Sequence[tuple[str, Mapping[int, Mean]
     first = lines[: len(RANKS)]
     drawing, top = begin(name, title, f"Mean {unit} over epochs; the best is {first[0][0]}.")
     keys = [Key(label, *RANKS[i]) for i, (label, _) in enumerate(first)]
-    others = [Key(f"{len(lines) - len(first)} others", "muted", width=1)] if len(lines) > len(first) else []
+    others = [Key(f"{len(lines) - len(first)} more", "muted", width=1)] if len(lines) > len(first) else []
     top = legend(drawing, top, [*keys, *others]) + 14
     x = scale([float(e) for _, means in lines for e in means], LEFT, WIDTH - RIGHT, pad=0.0)
     y = Scale(y.low, y.high, top + PLOT, top, y.is_log)
@@ -136,7 +136,7 @@ def stops(name: str, title: str, rows: Sequence[Stop]) -> Drawing:
     keys = [Key("given", "grid", width=8), Key("last epoch of a run", "c0", shape="circle")]
     top = legend(drawing, top, [*keys, Key("mean best epoch", "c1", shape="diamond")]) + 2
     x = scale([0.0, *(row.epochs for row in rows), *(e for row in rows for e in row.lasts)], 12, WIDTH - 14, pad=0.02)
-    texts = [wrapped(row.label, WIDTH - 20, size=SMALL) for row in rows]
+    texts = [wrapped(row.label, WIDTH - 20, size=SMALL, most=3) for row in rows]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, bottom - 1, bottom + 3, "epoch")
     for row, text in zip(rows, texts, strict=True):
@@ -152,12 +152,12 @@ def stops(name: str, title: str, rows: Sequence[Stop]) -> Drawing:
     return drawing
 
 
-def pairs(name: str, title: str, rows: Sequence[tuple[str, float, float]], *, unit: str) -> Drawing:
+def pairs(name: str, title: str, rows: Sequence[tuple[str, float, float]], *, quantity: str, unit: str) -> Drawing:
     """What each setting has at its best epoch and at its last, joined by a line."""
     drawing, top = begin(name, title, f"Mean {unit} at the best and at the last epoch of {len(rows)} settings.")
     top = legend(drawing, top, [Key("best epoch", "c1", shape="diamond"), Key("last epoch", "c0", shape="square")]) + 2
-    x = scale([value for _, *both in rows for value in both], 12, WIDTH - 14)
-    texts = [wrapped(label, WIDTH - 20, size=SMALL) for label, _, _ in rows]
+    x = scale(within([value for _, *both in rows for value in both], quantity), 12, WIDTH - 14)
+    texts = [wrapped(label, WIDTH - 20, size=SMALL, most=3) for label, _, _ in rows]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, top - 4, bottom, unit)
     for (_, best, last), text in zip(rows, texts, strict=True):
@@ -182,13 +182,14 @@ class Grid:
     cells: Mapping[tuple[float, float], tuple[float | None, int]]
 
 
-def heat(name: str, title: str, grid: Grid, *, unit: str, digits: int) -> Drawing:
+def heat(name: str, title: str, grid: Grid, *, quantity: str, unit: str, digits: int) -> Drawing:
     """A map of two numbers, a cell for each pair; the figure in it where there is room."""
     found = {at: value for at, (value, _) in grid.cells.items() if value is not None}
     best = max(found, key=lambda at: found[at])
     about = f"Highest is {found[best]:.{digits}f} at {grid.x_name} {short(best[0])}, {grid.y_name} {short(best[1])}."
     drawing, top = begin(name, title, f"{unit} by {grid.x_name} and {grid.y_name}. {about}")
-    low, high = min(found.values()), max(found.values())
+    inside = within(list(found.values()), quantity)
+    low, high = min(inside), max(inside)
     drawing.add(Label(4, top, grid.y_name, "muted", size=SMALL))
     top += 8
     left = 16 + max(len(short(v)) for v in grid.ys) * SMALL * 0.6
@@ -214,7 +215,7 @@ def _cell(
     x, y, w, h = box
     corners = [(x + 0.5, y + 0.5), (x + w - 0.5, y + 0.5), (x + w - 0.5, y + h - 0.5), (x + 0.5, y + h - 0.5)]
     text = "none" if value is None else f"{value:.{digits}f}"
-    level = 0.0 if value is None else (value - low) / (high - low or 1.0)
+    level = 0.0 if value is None else min(1.0, max(0.0, (value - low) / (high - low or 1.0)))
     ink = "ink" if value is None else "#ffffff" if level < 0.55 else "#000000"
     note = f"{bad} bad" if bad else ""
     shapes: list[Area | Label] = [

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Cells = Mapping[str, str]
+LIMITS = {"accuracy": (0.0, 100.0), "r2": (-1.0, 1.0), "change": (-100.0, 100.0), "change of r2": (-1.0, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,32 @@ def scaled(value: Mean | None, quantity: str) -> Mean | None:
 
 def shown(value: Mean | None, quantity: str) -> str:
     """`94.5 [92.7, 96.3]`; the mean alone where there is no interval, `none` where there is no mean."""
-    found, form = scaled(value, quantity), ".1f" if quantity == "accuracy" else ".3f"
-    if found is None:
-        return "none"
-    interval = "" if found.low is None else f" [{found.low:{form}}, {found.high:{form}}]"
-    return f"{found.mean:{form}}{interval}"
+    found = scaled(value, quantity)
+    return "none" if found is None else with_interval(found, 1 if quantity == "accuracy" else 3)
+
+
+def with_interval(value: Mean, digits: int) -> str:
+    """`94.5 [92.7, 96.3]`."""
+    if value.low is None or value.high is None:
+        return fixed(value.mean, digits)
+    return f"{fixed(value.mean, digits)} [{fixed(value.low, digits)}, {fixed(value.high, digits)}]"
+
+
+def fixed(value: float, digits: int) -> str:
+    """With so many digits; no zero is negative."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def within(values: Sequence[float], quantity: str) -> list[float]:
+    """The values that an axis is made for: a few from runs that exploded must not press the others into a line.
+
+    No accuracy is outside of 0 to 100 %, no R2 above 1; an R2 below -1 is as bad as any; a loss may be 30 times the
+    median.
+    """
+    low, high = LIMITS.get(quantity, (-math.inf, 30 * sorted(values)[len(values) // 2]))
+    if quantity not in LIMITS and high <= 0:
+        return list(values)
+    return [min(high, max(low, value)) for value in values]
 
 
 def plain(value: Mean | None, digits: int = 1) -> str:

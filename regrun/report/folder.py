@@ -1,18 +1,22 @@
 """A run's or a sweep's folder -> what a report is made of. The folder may be somebody else's: every cell is checked."""
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import collect, overrides
+from regrun import collect, overrides, records
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
-from regrun.settings import KINDS
+from regrun.settings import KINDS, Reg, flatten
 
 FIGURES = ("accuracy", "r2")  # what is higher where a network is better
 NEEDED = {"run_id", "status", "seed", "stop_reason", *(f"{group}.kind" for group in KINDS)}
+
+OFF = {name: records.cell(value) for name, value in flatten(Reg(), "reg.").items()}
+GROUP = re.compile(r"^'?(?:model|reg|optimizer|scheduler|data|trainer)\.|'$")
 
 Points = dict[int, list[float]]  # epoch -> a value of each run that has one
 
@@ -22,6 +26,7 @@ class Setting:
     """Runs that differ in nothing but their seeds."""
 
     name: str  # as overrides
+    label: str  # for charts: the same without what is off and without groups
     values: dict[str, str]
     runs: list[Cells]
 
@@ -52,6 +57,11 @@ class Folder:
     quantity: str  # accuracy, r2, or loss where no run has either
     curves: dict[str, dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
     layers: dict[str, dict[int, dict[str, dict[str, float]]]] = field(default_factory=dict)
+
+    @property
+    def called(self) -> str:
+        """The quantity in a title."""
+        return "R2" if self.quantity == "r2" else self.quantity
 
     @property
     def unit(self) -> str:
@@ -116,12 +126,24 @@ def _settings(runs: Sequence[Cells], varied: Sequence[str], quantity: str) -> li
     groups: dict[tuple[str, ...], list[Cells]] = {}
     for row in runs:
         groups.setdefault(tuple(row[name] for name in varied), []).append(row)
-    found = [_setting(dict(zip(varied, key, strict=True)), rows) for key, rows in groups.items()]
+    labels = _labels([rows[0] for rows in groups.values()], varied)
+    found = [
+        _setting(dict(zip(varied, key, strict=True)), rows, label)
+        for (key, rows), label in zip(groups.items(), labels, strict=True)
+    ]
     return sorted(found, key=lambda setting: _rank(setting, quantity))
 
 
-def _setting(values: dict[str, str], runs: list[Cells]) -> Setting:
-    return Setting(overrides.words(runs[0], list(values)) or "the only setting", values, runs)
+def _setting(values: dict[str, str], runs: list[Cells], label: str) -> Setting:
+    return Setting(overrides.words(runs[0], list(values)) or "the only setting", label, values, runs)
+
+
+def _labels(rows: Sequence[Cells], names: Sequence[str]) -> list[str]:
+    """Short names: `depth=8 dropout.rate=0.2`, or whole overrides where these would be the same for two settings."""
+    whole = [overrides.words(row, names) or "the only setting" for row in rows]
+    shown = [overrides.words(row, [n for n in names if row[n] != OFF.get(n)]).split() for row in rows]
+    short = [" ".join(GROUP.sub("", word) for word in words) or "no reg" for words in shown]
+    return short if len(set(short)) == len(short) else whole
 
 
 def _rank(setting: Setting, quantity: str) -> float:

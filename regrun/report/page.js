@@ -29,7 +29,7 @@ for (const table of document.querySelectorAll("table")) {
     button.addEventListener("click", () => sort(table, head, i));
     head.append(button);
   });
-  if (table.tBodies[0].rows.length < 8) continue;
+  if (table.tBodies[0].rows.length < 12) continue;
   const input = document.createElement("input");
   input.type = "search";
   input.placeholder = "filter rows";

@@ -9,7 +9,7 @@ from regrun.report import charts, factors, tables
 from regrun.report.charts import Band, Bar, Grid, Stop
 from regrun.report.drawing import Drawing, Scale, scale
 from regrun.report.factors import Effect
-from regrun.report.figures import Mean, count_of, mean, number, numbers, scaled
+from regrun.report.figures import Mean, count_of, mean, number, numbers, scaled, within
 from regrun.report.folder import LAYER_FIGURES, Folder, Points, Setting
 from regrun.report.tables import Table
 
@@ -65,7 +65,7 @@ def effects(found: Folder) -> Section:
     """Means and intervals by setting."""
     lines = [
         "Mean over runs and its 95 % t interval. Settings are in the order of their val figure; test is what each run "
-        "read in its one look, and chooses nothing."
+        "read in its one look, and chooses nothing. What lies outside of a chart's axis is drawn at its edge."
     ]
     if len(found.settings) > 1:
         lines.append(
@@ -86,22 +86,23 @@ def effects(found: Folder) -> Section:
 
 def _effects(found: Folder, effects: Sequence[Effect]) -> Iterator[Drawing]:
     """Differences, in points."""
-    unit = "points" if found.quantity == "accuracy" else found.unit
+    unit = " (points)" if found.quantity == "accuracy" else ""
     pairs = [(f"{e.before} → {e.after}", scaled(e.val, found.quantity)) for e in effects]
     bars = [Bar(name, value) for name, value in pairs if value is not None][:BARS]
     if bars:
-        title = "One setting at a time, paired by seed"
-        yield charts.forest("effects_paired", title, bars, unit=f"change of val {found.quantity} ({unit})", line=0.0)
+        title, unit = "One setting at a time, paired by seed", f"change of val {found.called}{unit}"
+        quantity = {"accuracy": "change", "r2": "change of r2"}.get(found.quantity, "loss")
+        yield charts.forest("effects_paired", title, bars, quantity=quantity, unit=unit, line=0.0)
 
 
 def _forests(found: Folder) -> Iterator[Drawing]:
     for split in ("val", "test"):
-        pairs = [(s.name, scaled(s.mean(f"{split}_{found.quantity}_best"), found.quantity)) for s in found.settings]
+        pairs = [(s.label, scaled(s.mean(f"{split}_{found.quantity}_best"), found.quantity)) for s in found.settings]
         bars = [Bar(name, value) for name, value in pairs if value is not None][:BARS]
         if len(bars) > 1:
             more = f", best {BARS} of {len(pairs)}" if len(pairs) > BARS else ""
-            title = f"{split} {found.quantity} by setting{more}"
-            yield charts.forest(f"effects_{split}", title, bars, unit=f"{split} {found.unit}")
+            title, q = f"{split} {found.called} by setting{more}", found.quantity
+            yield charts.forest(f"effects_{split}", title, bars, quantity=q, unit=f"{split} {found.unit}")
 
 
 def curves(found: Folder) -> Section | None:
@@ -155,26 +156,23 @@ def _panels(own: Sequence[tuple[Setting, list[Band]]], quantity: str, unit: str)
     y = _y([m.mean for m in every], quantity)
     x = scale([float(e) for _, bands in own for band in bands for e in band.means], 0, 1, pad=0.0)
     for i, (setting, bands) in enumerate(own, start=1):
-        yield charts.curves(f"curves_{quantity}_{i}", setting.name, bands, x=x, y=y, unit=unit)
+        yield charts.curves(f"curves_{quantity}_{i}", setting.label, bands, x=x, y=y, unit=unit)
 
 
 def _y(values: Sequence[float], quantity: str) -> Scale:
-    """Loss on a log scale, and no further up than 10 times what half of the points exceed: a run may have exploded."""
-    if quantity == "loss":
-        middle = sorted(values)[len(values) // 2]
-        values = [v for v in values if v <= 10 * middle] if middle > 0 else values
-    return scale(list(values), 0, 1, is_log=quantity == "loss")
+    """Loss is on a log scale."""
+    return scale(within(values, quantity), 0, 1, is_log=quantity == "loss")
 
 
 def _overlay(found: Folder, quantity: str) -> Iterator[Drawing]:
     if len(found.settings) < 2:
         return
-    points = [(s.name, found.over_seeds(s, "val", quantity)) for s in _spread(found.settings)]
+    points = [(s.label, found.over_seeds(s, "val", quantity)) for s in _spread(found.settings)]
     lines = [(name, _means(own, quantity)) for name, own in points if own]
     if lines:
         y = _y([m.mean for _, means in lines for m in means.values()], quantity)
-        unit = f"val {_unit(found, quantity)}"
-        yield charts.overlay(f"curves_all_{quantity}", f"val {quantity}, all settings", lines, y=y, unit=unit)
+        unit, called = f"val {_unit(found, quantity)}", found.called if quantity == found.quantity else quantity
+        yield charts.overlay(f"curves_all_{quantity}", f"val {called}, all settings", lines, y=y, unit=unit)
 
 
 def _spread(settings: Sequence[Setting]) -> list[Setting]:
@@ -206,11 +204,11 @@ def _stops(found: Folder, quantity: str) -> Iterator[Drawing]:
         yield charts.stops("stopping_epochs", "Where runs stopped", rows)
     for split in ("val", "test"):
         best, last = ([_at(s, f"{split}_{quantity}_{at}", quantity) for s in shown] for at in ("best", "last"))
-        ends = [(s.name, b, e) for s, b, e in zip(shown, best, last, strict=True)]
+        ends = [(s.label, b, e) for s, b, e in zip(shown, best, last, strict=True)]
         pairs = [(name, b, e) for name, b, e in ends if b is not None and e is not None]
         if len(pairs) > 1:
-            title = f"{split} {quantity}, best and last epoch"
-            yield charts.pairs(f"stopping_{split}", title, pairs, unit=f"{split} {found.unit}")
+            title, unit = f"{split} {found.called}, best and last epoch", f"{split} {found.unit}"
+            yield charts.pairs(f"stopping_{split}", title, pairs, quantity=quantity, unit=unit)
 
 
 def _at(setting: Setting, column: str, quantity: str) -> float | None:
@@ -222,7 +220,7 @@ def _stop(setting: Setting) -> Stop | None:
     given, lasts, best = (numbers(setting.finished, n) for n in ("trainer.epochs", "last_epoch", "best_epoch"))
     if not (given and lasts and best):
         return None
-    return Stop(setting.name, max(given), lasts, sum(best) / len(best))
+    return Stop(setting.label, max(given), lasts, sum(best) / len(best))
 
 
 def maps(found: Folder) -> Section | None:
@@ -256,7 +254,8 @@ def _map(found: Folder, x: str, y: str) -> Iterator[Drawing]:
     if any(value is not None for value, _ in figures.values()):
         digits = 1 if found.quantity == "accuracy" else 3
         grid, unit = Grid(x, y, xs, ys, figures), f"val {found.unit}"
-        yield charts.heat(f"map_{x}_{y}", f"{unit} by {x} and {y}", grid, unit=unit, digits=digits)
+        title, q = f"{unit} by {x} and {y}", found.quantity
+        yield charts.heat(f"map_{x}_{y}", title, grid, quantity=q, unit=unit, digits=digits)
 
 
 def _cell(found: Folder, settings: Sequence[Setting]) -> tuple[float | None, int]:
@@ -274,7 +273,7 @@ def capacity(found: Folder) -> Section | None:
     if not points or len({at for at, _ in points}) < 2:
         return None
     means = [
-        (s.name, sizes[0], gap)
+        (s.label, sizes[0], gap)
         for s in found.settings
         if (sizes := numbers(s.finished, "num_parameters"))
         and (gap := scaled(s.mean("gap"), found.quantity)) is not None
@@ -305,7 +304,7 @@ def _depth(found: Folder, setting: Setting, figure: str, rank: int) -> Iterator[
     names = list(own[0][epochs[0]])
     lines = [(f"epoch {epoch}", [_layer(own, epoch, name, figure) for name in names]) for epoch in chosen]
     if any(value for _, values in lines for value in values):
-        title = f"{LAYER_NAMES[figure]}: {setting.name}"
+        title = f"{LAYER_NAMES[figure]}: {setting.label}"
         yield charts.depth(f"layers_{figure}_{rank}", title, names, lines)
 
 

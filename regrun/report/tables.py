@@ -8,7 +8,7 @@ from regrun import overrides
 from regrun.collect import FINISHED
 from regrun.report import folder as folders
 from regrun.report.factors import Effect
-from regrun.report.figures import Cells, Mean, counted, number, numbers, plain, shown
+from regrun.report.figures import Cells, Mean, counted, fixed, number, numbers, plain, shown
 from regrun.report.folder import Folder, Setting
 from regrun.settings import columns
 
@@ -54,7 +54,7 @@ def _values(runs: Sequence[Cells], name: str, most: int = 12) -> str:
 def effects(found: Folder) -> Table:
     """A row for each setting, the best by val first: mean [95 % interval]."""
     q = found.quantity
-    unit = f"{q} %" if q == "accuracy" else q
+    unit = _unit(found)
     head = ["setting", "runs", f"val {unit}", f"test {unit}", "val loss", "gap"]
     counts = {"failed": _failed, "diverged": _diverged}
     bad = {name: count for name, count in counts.items() if any(map(count, found.settings))}
@@ -76,10 +76,14 @@ def effects(found: Folder) -> Table:
 def factors(found: Folder, effects: Sequence[Effect]) -> Table:
     """A row for each change of one setting."""
     q = found.quantity
-    unit = "points" if q == "accuracy" else q
+    unit = "points" if q == "accuracy" else found.called
     head = ["from", "to", "pairs", "seeds", f"val, {unit}", f"test, {unit}"]
     rows = [[e.before, e.after, str(e.pairs), str(e.val.n), shown(e.val, q), shown(e.test, q)] for e in effects]
     return Table("One setting at a time, paired by seed", head, rows)
+
+
+def _unit(found: Folder) -> str:
+    return "accuracy %" if found.quantity == "accuracy" else found.called
 
 
 def _failed(setting: Setting) -> int:
@@ -93,7 +97,7 @@ def _diverged(setting: Setting) -> int:
 def stopping(found: Folder) -> Table:
     """Where each setting stopped, and what its last epoch would have given."""
     q = found.quantity
-    unit = f"{q} %" if q == "accuracy" else q
+    unit = _unit(found)
     head = ["setting", "stopped by", "best epoch", "last epoch", "epochs saved"]
     head += [f"test {unit}, best epoch", "last epoch's", "best minus last"]
     rows = [
@@ -156,7 +160,7 @@ def runs(found: Folder) -> Table:
         ]
         for row in found.runs
     ]
-    unit = f"{q} %" if q == "accuracy" else q
+    unit = _unit(found)
     head = [
         *names,
         "status",
@@ -172,7 +176,7 @@ def _figure(cell: str | None, quantity: str) -> str:
     value = number(cell)
     if value is None:
         return "none"
-    return f"{100 * value:.1f}" if quantity == "accuracy" else f"{value:.3f}"
+    return fixed(100 * value, 1) if quantity == "accuracy" else fixed(value, 3)
 
 
 def ledger(root: Path) -> Table | None:
