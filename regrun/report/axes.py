@@ -21,10 +21,10 @@ class Key:
     shape: str = ""
 
 
-def begin(name: str, title: str, description: str, *, lines: int = 2) -> tuple[Drawing, float]:
+def begin(name: str, title: str, description: str, *, lines: int = 3) -> tuple[Drawing, float]:
     """A drawing with its title on top, and where there is room below it."""
     drawing = Drawing(name, title, description)
-    rows = wrapped(title, WIDTH - 8, size=SIZE * 1.08, most=lines)
+    rows = wrapped(title, WIDTH - 8, size=SIZE * 1.2, most=lines)  # bold is wider
     for i, row in enumerate(rows):
         drawing.add(Label(4, 14 + i * LINE, row, is_bold=True))
     return drawing, 14 + len(rows) * LINE

@@ -36,7 +36,7 @@ def forest(
     ends = [v for bar in bars for v in (bar.mean.mean, bar.mean.low, bar.mean.high) if v is not None]
     at = bars[0].mean.mean if line is None else line
     x = scale(within([at, *ends], quantity), 12, WIDTH - 14)
-    texts = [wrapped(bar.label, WIDTH - 120, size=SMALL, most=3) for bar in bars]
+    texts = [wrapped(bar.label, WIDTH - 120, size=SMALL, most=4) for bar in bars]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, top - 6, bottom, unit)
     drawing.add(Line([(x(at), top - 6), (x(at), bottom)], "muted", 1, "3 3"))
@@ -136,7 +136,7 @@ def stops(name: str, title: str, rows: Sequence[Stop]) -> Drawing:
     keys = [Key("given", "grid", width=8), Key("last epoch of a run", "c0", shape="circle")]
     top = legend(drawing, top, [*keys, Key("mean best epoch", "c1", shape="diamond")]) + 2
     x = scale([0.0, *(row.epochs for row in rows), *(e for row in rows for e in row.lasts)], 12, WIDTH - 14, pad=0.02)
-    texts = [wrapped(row.label, WIDTH - 20, size=SMALL, most=3) for row in rows]
+    texts = [wrapped(row.label, WIDTH - 20, size=SMALL, most=4) for row in rows]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, bottom - 1, bottom + 3, "epoch")
     for row, text in zip(rows, texts, strict=True):
@@ -157,7 +157,7 @@ def pairs(name: str, title: str, rows: Sequence[tuple[str, float, float]], *, qu
     drawing, top = begin(name, title, f"Mean {unit} at the best and at the last epoch of {len(rows)} settings.")
     top = legend(drawing, top, [Key("best epoch", "c1", shape="diamond"), Key("last epoch", "c0", shape="square")]) + 2
     x = scale(within([value for _, *both in rows for value in both], quantity), 12, WIDTH - 14)
-    texts = [wrapped(label, WIDTH - 20, size=SMALL, most=3) for label, _, _ in rows]
+    texts = [wrapped(label, WIDTH - 20, size=SMALL, most=4) for label, _, _ in rows]
     bottom = top + sum(len(text) * 14 + 20 for text in texts)
     x_axis(drawing, x, top - 4, bottom, unit)
     for (_, best, last), text in zip(rows, texts, strict=True):

@@ -15,8 +15,8 @@ from regrun.settings import KINDS, Reg, flatten
 FIGURES = ("accuracy", "r2")  # what is higher where a network is better
 NEEDED = {"run_id", "status", "seed", "stop_reason", *(f"{group}.kind" for group in KINDS)}
 
-OFF = {name: records.cell(value) for name, value in flatten(Reg(), "reg.").items()}
-GROUP = re.compile(r"^'?(?:model|reg|optimizer|scheduler|data|trainer)\.|'$")
+OFF = {name: records.cell(value) for name, value in flatten(Reg(), "reg.").items()} | {"reg.weight_decay.value": "0.0"}
+GROUP = re.compile(r"^'?(?:model|reg|optimizer|scheduler|data|trainer)\.|\.active(?==)|\.value(?==)|=true$|'$")
 
 Points = dict[int, list[float]]  # epoch -> a value of each run that has one
 
@@ -139,7 +139,7 @@ def _setting(values: dict[str, str], runs: list[Cells], label: str) -> Setting:
 
 
 def _labels(rows: Sequence[Cells], names: Sequence[str]) -> list[str]:
-    """Short names: `depth=8 dropout.rate=0.2`, or whole overrides where these would be the same for two settings."""
+    """Short names: `depth=8 dropout.rate=0.2 batchnorm`; whole overrides where two settings would have the same."""
     whole = [overrides.words(row, names) or "the only setting" for row in rows]
     shown = [overrides.words(row, [n for n in names if row[n] != OFF.get(n)]).split() for row in rows]
     short = [" ".join(GROUP.sub("", word) for word in words) or "no reg" for words in shown]
