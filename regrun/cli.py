@@ -67,6 +67,12 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     _check_flags(verb, options)
     if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
+    if verb == "report":
+        return _report(options.overrides[1:], pictures=options.pictures, terminal=options.terminal)
+    if options.pictures or options.terminal:
+        raise ConfigError(
+            f"{'--pictures' if options.pictures else '--terminal'}: is for regrun report DIR; leave it out"
+        )
     if verb == "compare":
         return _compare(options.overrides[1:], by=options.by, delta=options.delta)
     if verb in ("confirm", "variance"):
@@ -196,6 +202,15 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
         raise ConfigError("--all: averages all runs, got --by, too; leave one of them out")
     root = _folder("ensemble", words)
     ensembleview.tell(ensemble.write(root, [] if is_all else by), root)
+    return 0
+
+
+def _report(words: list[str], *, pictures: bool, terminal: bool) -> int:
+    """A folder's report: a page, pictures, or tables in the terminal."""
+    from regrun.report import write
+
+    for line in write.execute(_folder("report", words), pictures=pictures, terminal_only=terminal):
+        print(line)
     return 0
 
 
@@ -370,6 +385,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delta")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--contexts", type=int)
+    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--terminal", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

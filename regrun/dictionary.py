@@ -22,6 +22,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
 | `ledger.csv` | looks at test (sweeps; a single run where an ensemble was made): see below |
+| `report.html`, `pictures/` | the tables as a page; its charts as PNG and SVG; `regrun report DIR [--pictures]` |
 | `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
 | `compare.csv`, `profiles.csv` | what `regrun compare` found; profiles only over several data sets |
 

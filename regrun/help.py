@@ -22,6 +22,7 @@ usage:
   regrun variance [KEY=VALUE ...] [--seeds 5] [--contexts 3]   what each seed (init, order, ...) varies
   regrun variance DIR            the same of a sweep that varies seeds.*
   regrun ledger DIR ...          every look at test, and how far luck alone takes the best of what was tried
+  regrun report DIR [--pictures] [--terminal]   a run or a sweep as one page, report.html; as PNG and SVG; as tables
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them

@@ -32,6 +32,8 @@ LAYERS = [
     "levels",
     "paired",
     "writing ledger compare effects effectsview ensemble pruning asktell",
+    "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
+    "report.tables report.sections report.page report.terminal report.write",
     "run standing sweepview ensembleview compareview keeping variance confirm",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
@@ -51,7 +53,8 @@ TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired compare compareview ledger components variance confirm"
+    "stats across pairing levels paired compare compareview ledger components variance confirm "
+    "report.write report.sections report.page report.terminal report.svg report.png"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
