@@ -143,14 +143,16 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
+    """What to do with a folder: collect, stopping, resume DIR [KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
-    if verb not in ("collect", "resume", "track"):
+    if verb not in ("collect", "resume", "stopping", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     root = _folder(verb, words if verb == "collect" else words[:1])
     if verb == "track":
         return _track(root, words[1:])
+    if verb == "stopping":
+        return _stopping(root, words[1:])
     if verb == "resume":
         with _loading():
             from regrun import sweep
@@ -170,6 +172,14 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
         raise ConfigError("--all: averages all runs, got --by, too; leave one of them out")
     root = _folder("ensemble", words)
     ensembleview.tell(ensemble.write(root, [] if is_all else by), root)
+    return 0
+
+
+def _stopping(root: Path, words: Sequence[str]) -> int:
+    """Replay rules of early stopping on the curves of a folder."""
+    from regrun import replay, replayview
+
+    replayview.tell(replay.write(root, words), root)
     return 0
 
 

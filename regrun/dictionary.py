@@ -56,6 +56,8 @@ def text() -> str:
     parts.append("\nThen one column for each key of the space, named as in the command.\n")
     parts += [_heading("ensemble.csv", rows.EnsembleRow), "First one column for each setting that makes groups.\n\n"]
     parts.append(_described(rows.EnsembleRow))
+    parts += [_heading("stopping.csv", rows.StoppingRow), "First one column for each setting that varies, seeds aside."]
+    parts += ["\n\n", _described(rows.StoppingRow)]
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]

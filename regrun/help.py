@@ -17,6 +17,7 @@ usage:
   regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
+  regrun stopping DIR [trainer.early_stopping.KEY=VALUE,... ...]   what rules of early stopping would have come to
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them

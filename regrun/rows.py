@@ -273,7 +273,28 @@ class EnsembleRow:
     best_member: str | None = column("run_id of the best member, and @epoch where it is a snapshot")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow
+@dataclass(frozen=True)
+class StoppingRow:
+    """One setting, one rule of early stopping, one figure of what it would have come to (`regrun stopping`)."""
+
+    rule: str = column("patience, generalization_loss or gap")
+    limit: float = column("its limit: epochs of patience, alpha in percent, or the gap")
+    smoothing: float = column("weight of the past in the average that the rule judges; 0: as measured")
+    monitor: str = column("what chooses the best epoch, and what patience watches")
+    min_delta: float = column("by how much it must improve")
+    figure: str = column(
+        "stopped (share of the runs that it ends), stop_epoch, best_epoch, epochs_saved and share_saved of the whole "
+        "curve, or val_ and test_ loss_lost, accuracy_lost, r2_lost: by how much the best epoch by then is worse than "
+        "the whole curve's, negative where it is better; test only where it was read at both epochs of every run"
+    )
+    n: int = column("runs")
+    mean: float = column("mean over the runs")
+    sd: float | None = column("sample standard deviation; none of one run")
+    low: float | None = column("lower end of the 95 % t interval of the mean")
+    high: float | None = column("upper end")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow | StoppingRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

@@ -28,8 +28,8 @@ LAYERS = [
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
-    "writing effects effectsview ensemble pruning asktell",
-    "run standing sweepview ensembleview keeping",
+    "writing effects effectsview ensemble replay pruning asktell",
+    "run standing sweepview ensembleview replayview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -47,7 +47,8 @@ BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
-    "predictions ensembling ensemble stats ensembleview tracking trackers.wandb parallel"
+    "predictions ensembling ensemble stats ensembleview tracking trackers.wandb parallel "
+    "stopping replay replayview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
