@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regrun import __version__, parallel
 from regrun.errors import ConfigError, RegrunError, clip
 from regrun.parallel import ALONE, Peers
-from regrun.paths import is_folder
+from regrun.paths import is_folder, is_there
 
 if TYPE_CHECKING:
     from regrun.config import Command, Job
@@ -65,6 +65,11 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
     if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
+    if verb == "check":
+        return _check(options.overrides[1:], options.against, options.level)
+    if options.against is not None or options.level is not None:
+        given = "--level" if options.against is None else "--against"
+        raise ConfigError(f"{given}: is for regrun check DIR; leave it out")
     if options.by or options.all:
         raise ConfigError(f"{'--by' if options.by else '--all'}: is for regrun ensemble DIR; leave it out")
     if verb is not None and verb != "audit":
@@ -175,6 +180,19 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
     return 0
 
 
+def _check(words: list[str], against: str | None, level: str | None) -> int:
+    """Compare new runs with a baseline; 1 if they are worse than its seeds allow."""
+    from regrun import gate, gateview
+
+    root, chance = _folder("check", words), gate.chance(level or "0.99")
+    if against is None or not is_there(against):
+        got = "nothing" if against is None else repr(clip(against))
+        raise ConfigError(f"--against: must be followed by a baseline's summary.csv or its folder, got {got}")
+    found = gate.write(root, Path(against), chance)
+    gateview.tell(found, root)
+    return 0 if found.holds else 1
+
+
 def _stopping(root: Path, words: Sequence[str]) -> int:
     """Replay rules of early stopping on the curves of a folder."""
     from regrun import replay, replayview
@@ -249,6 +267,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--by", nargs="+", action="extend")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--against")
+    parser.add_argument("--level")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

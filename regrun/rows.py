@@ -294,7 +294,26 @@ class StoppingRow:
     high: float | None = column("upper end")
 
 
-Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow | StoppingRow
+@dataclass(frozen=True)
+class CheckRow:
+    """One setting, one figure: new runs against the spread of a baseline's seeds (`regrun check`)."""
+
+    figure: str = column(
+        "a column of summary.csv; failed, diverged: share of the runs; objective, weight_norm: of epochs.csv at the "
+        "last epoch that all runs have reached; lr_last@N: of step N; lr_first@epoch_N, lr_last@epoch_N: of epochs.csv"
+    )
+    rule: str = column("no_lower, no_higher or close than the baseline's spread allows; equal: what no seed changes")
+    n: int = column("the baseline's runs")
+    baseline: float = column("their mean")
+    sd: float = column("their sample standard deviation")
+    m: int = column("new runs")
+    mean: float | None = column("their mean, or the first that is not equal; none where no run has the figure")
+    low: float | None = column("the least that the mean may be; none where it may be any")
+    high: float | None = column("the most")
+    holds: bool = column("whether it is so")
+
+
+Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow | EnsembleRow | StoppingRow | CheckRow
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,
     "epochs.csv": EpochRow,

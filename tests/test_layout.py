@@ -28,8 +28,8 @@ LAYERS = [
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
-    "writing effects effectsview ensemble replay pruning asktell",
-    "run standing sweepview ensembleview replayview keeping",
+    "writing effects effectsview ensemble replay gate pruning asktell",
+    "run standing sweepview ensembleview replayview gateview keeping",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -48,7 +48,7 @@ TORCH_FREE = (
     "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble stats ensembleview tracking trackers.wandb parallel "
-    "stopping replay replayview"
+    "stopping replay replayview gate gateview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
