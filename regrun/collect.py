@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from regrun import records
-from regrun.errors import DataError
+from regrun import records, settings
+from regrun.errors import DataError, clip
 
 FINISHED = ("ok", "diverged")
 TAIL = 2048  # bytes that hold the last line of epochs.csv
@@ -81,6 +81,18 @@ def checked(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
     if missing or any(None in row or None in row.values() for row in found):
         why = f"it has no {missing[0]}" if missing else "its rows differ in length"
         raise DataError(f"{path}: is no such table of regrun's ({why}); regrun collect writes a sweep's anew")
+    return found
+
+
+def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str]) -> list[dict[str, str]]:
+    """The same of a summary.csv: kinds are known, and whole numbers are some where a run has finished. DataError."""
+    kinds = {f"{group}.kind": options for group, options in settings.KINDS.items()}
+    found = checked(path, [*needed, *counts, *kinds])
+    for number, row in enumerate(found, start=2):
+        bad = [name for name, options in kinds.items() if row[name] not in options]
+        bad += [name for name in counts if row["status"] in FINISHED and not row[name].isdecimal()]
+        if bad:
+            raise DataError(f"{path}: line {number}: {bad[0]} is not one of regrun's, got {clip(row[bad[0]])!r}")
     return found
 
 

@@ -63,7 +63,8 @@ def write(root: Path, words: Sequence[str] = ()) -> Replay:
     Raises ConfigError where no setting has all its runs to their ends, DataError where a table is not regrun's.
     """
     rules = chosen(words)
-    summary = collect.checked(root / "summary.csv", ["run_id", "status", "last_epoch", "best_epoch", "trainer.epochs"])
+    counts = ["last_epoch", "best_epoch", "trainer.epochs"]
+    summary = collect.checked_summary(root / "summary.csv", ["run_id", "status", "seed"], counts=counts)
     names = overrides.without_seeds(overrides.varying(summary))
     groups: dict[tuple[str, ...], list[Cells]] = {}
     for row in summary:
