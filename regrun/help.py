@@ -18,6 +18,7 @@ usage:
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
   regrun stopping DIR [trainer.early_stopping.KEY=VALUE,... ...]   what rules of early stopping would have come to
+  regrun check DIR --against BASELINE [--level 0.99]   fails (1) where DIR is worse than the seeds of a baseline allow
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them
@@ -37,7 +38,7 @@ keys often changed:
   trainer.save  trainer.mc_dropout
   seed  seeds.init  hydra.run.dir
 
-exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,
+exit codes: 0 ok, 1 a run failed or diverged, or a check failed, 2 a mistake in the command, 3 corrupt input, 4 the environment,
 130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
 """
 
