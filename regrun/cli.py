@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regrun import __version__, parallel
 from regrun.errors import ConfigError, RegrunError, clip
 from regrun.parallel import ALONE, Peers
-from regrun.paths import is_folder
+from regrun.paths import is_folder, is_there
 
 if TYPE_CHECKING:
     from regrun.config import Command, Job
@@ -67,6 +67,11 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     _check_flags(verb, options)
     if verb == "ensemble":
         return _ensemble(options.overrides[1:], by=options.by, is_all=options.all)
+    if verb == "check":
+        return _check(options.overrides[1:], options.against, options.level)
+    if options.against is not None or options.level is not None:
+        given = "--level" if options.against is None else "--against"
+        raise ConfigError(f"{given}: is for regrun check DIR; leave it out")
     if verb == "report":
         return _report(options.overrides[1:], pictures=options.pictures, terminal=options.terminal)
     if options.pictures or options.terminal:
@@ -173,16 +178,18 @@ def _is_verb(word: str) -> bool:
 
 
 def _verb(verb: str, *words: str) -> int:
-    """What to do with a folder: collect DIR, resume DIR [sweep.KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
+    """What to do with a folder: collect, stopping, resume DIR [KEY=VALUE ...], track DIR NAME ...; or demo [NAME]."""
     if verb == "demo":
         return _demo(*words)
     if verb == "ledger":
         return _ledger(list(words))
-    if verb not in ("collect", "resume", "track"):
+    if verb not in ("collect", "resume", "stopping", "track"):
         raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
     root = _folder(verb, words if verb == "collect" else words[:1])
     if verb == "track":
         return _track(root, words[1:])
+    if verb == "stopping":
+        return _stopping(root, words[1:])
     if verb == "resume":
         with _loading():
             from regrun import sweep
@@ -202,6 +209,27 @@ def _ensemble(words: list[str], *, by: list[str] | None, is_all: bool) -> int:
         raise ConfigError("--all: averages all runs, got --by, too; leave one of them out")
     root = _folder("ensemble", words)
     ensembleview.tell(ensemble.write(root, [] if is_all else by), root)
+    return 0
+
+
+def _check(words: list[str], against: str | None, level: str | None) -> int:
+    """Compare new runs with a baseline; 1 if they are worse than its seeds allow."""
+    from regrun import gate, gateview
+
+    root, chance = _folder("check", words), gate.chance(level or "0.99")
+    if against is None or not is_there(against):
+        got = "nothing" if against is None else repr(clip(against))
+        raise ConfigError(f"--against: must be followed by a baseline's summary.csv or its folder, got {got}")
+    found = gate.write(root, Path(against), chance)
+    gateview.tell(found, root)
+    return 0 if found.holds else 1
+
+
+def _stopping(root: Path, words: Sequence[str]) -> int:
+    """Replay rules of early stopping on the curves of a folder."""
+    from regrun import replay, replayview
+
+    replayview.tell(replay.write(root, words), root)
     return 0
 
 
@@ -387,6 +415,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--contexts", type=int)
     parser.add_argument("--pictures", action="store_true")
     parser.add_argument("--terminal", action="store_true")
+    parser.add_argument("--against")
+    parser.add_argument("--level")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

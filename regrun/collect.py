@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from regrun import records
+from regrun import records, settings
+from regrun.errors import DataError, clip
 
 FINISHED = ("ok", "diverged")
 TAIL = 2048  # bytes that hold the last line of epochs.csv
@@ -68,6 +69,31 @@ def rows(path: Path) -> list[dict[str, str]]:
     """A table as dicts; a row that its writer has not finished is none."""
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     return list(csv.DictReader(io.StringIO(whole, newline="")))
+
+
+def checked(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
+    """The same of a table that may be missing or somebody else's. Raises DataError."""
+    try:
+        found = rows(path)
+    except (OSError, UnicodeError, csv.Error):
+        raise DataError(f"{path}: cannot be read; name the folder of a run or a sweep") from None
+    missing = [name for name in needed if not found or name not in found[0]]
+    if missing or any(None in row or None in row.values() for row in found):
+        why = f"it has no {missing[0]}" if missing else "its rows differ in length"
+        raise DataError(f"{path}: is no such table of regrun's ({why}); regrun collect writes a sweep's anew")
+    return found
+
+
+def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str]) -> list[dict[str, str]]:
+    """The same of a summary.csv: kinds are known, and whole numbers are some where a run has finished. DataError."""
+    kinds = {f"{group}.kind": options for group, options in settings.KINDS.items()}
+    found = checked(path, [*needed, *counts, *kinds])
+    for number, row in enumerate(found, start=2):
+        bad = [name for name, options in kinds.items() if row[name] not in options]
+        bad += [name for name in counts if row["status"] in FINISHED and not row[name].isdecimal()]
+        if bad:
+            raise DataError(f"{path}: line {number}: {bad[0]} is not one of regrun's, got {clip(row[bad[0]])!r}")
+    return found
 
 
 def cells(folder: Path, line: str) -> dict[str, str]:

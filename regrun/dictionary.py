@@ -65,6 +65,10 @@ def text() -> str:
     parts += [_heading("profiles.csv", rows.ProfileRow), _described(rows.ProfileRow)]
     for name, row in (("ledger.csv", rows.LedgerRow), ("variance.csv", rows.VarianceRow)):
         parts += [_heading(name, row), _described(row)]
+    parts += [_heading("stopping.csv", rows.StoppingRow), "First one column for each setting that varies, seeds aside."]
+    parts += ["\n\n", _described(rows.StoppingRow)]
+    parts += [_heading("check.csv", rows.CheckRow), "First one column for each setting that varies, seeds aside.\n\n"]
+    parts.append(_described(rows.CheckRow))
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]

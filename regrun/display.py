@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -41,6 +41,13 @@ def percent(share: float | None) -> str:
 def figure(accuracy: float | None, r2: float | None) -> str:
     """The one that applies: 97.2 %, or R2 0.512."""
     return percent(accuracy) if r2 is None else f"R2 {r2:.3f}"
+
+
+def aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Rows of the same columns as lines of text, their names first, as wide as that gets."""
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:

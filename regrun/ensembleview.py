@@ -34,7 +34,7 @@ def tell(found: Sequence[Line], root: Path) -> None:
             console.print(Text(line), soft_wrap=True)
         return
     write = display.writer(sys.stdout)
-    for line in [*_aligned(rows), *closing]:
+    for line in [*display.aligned(rows), *closing]:
         write(line)
 
 
@@ -90,12 +90,6 @@ def _table(rows: list[dict[str, str]]) -> Table:
     for row in rows:
         table.add_row(*map(Text, row.values()), style="bold" if row["prediction"] == "ensemble" else "")
     return table
-
-
-def _aligned(rows: list[dict[str, str]]) -> list[str]:
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _number(value: float | None) -> str:

@@ -36,6 +36,6 @@ class EnvironmentFault(RegrunError):
 
 
 def clip(text: str, length: int = 60) -> str:
-    """What somebody typed, short enough for a line."""
-    text = " ".join(text.split())
+    """What somebody typed, short enough for a line; what a terminal might obey becomes a question mark."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -23,6 +23,8 @@ usage:
   regrun variance DIR            the same of a sweep that varies seeds.*
   regrun ledger DIR ...          every look at test, and how far luck alone takes the best of what was tried
   regrun report DIR [--pictures] [--terminal]   a run or a sweep as one page, report.html; as PNG and SVG; as tables
+  regrun stopping DIR [trainer.early_stopping.KEY=VALUE,... ...]   what rules of early stopping would have come to
+  regrun check DIR --against BASELINE [--level 0.99]   fails (1) where DIR is worse than the seeds of a baseline allow
   regrun track DIR NAME ...      give the runs in DIR to tensorboard, mlflow or wandb (or trainer.trackers=[NAME])
   regrun audit [KEY=VALUE ...]   what a network does to its first batch, untrained; hydra.run.dir=DIR keeps it
   regrun demo [NAME]             a claim that has a closed form, shown by numbers; without a name, all of them
@@ -42,8 +44,8 @@ keys often changed:
   trainer.save  trainer.mc_dropout  trainer.test_curve
   seed  seeds.init  hydra.run.dir
 
-exit codes: 0 ok, 1 a run failed or diverged, 2 a mistake in the command, 3 corrupt input, 4 the environment,
-130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
+exit codes: 0 ok, 1 a run failed or diverged, or a check failed, 2 a mistake in the command, 3 corrupt input,
+4 the environment, 130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
 """
 
 

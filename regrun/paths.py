@@ -15,3 +15,11 @@ def is_folder(path: str) -> bool:
         return Path(path).is_dir()
     except OSError:
         return False
+
+
+def is_there(path: str) -> bool:
+    """Whether there is such a file or folder."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False

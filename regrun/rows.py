@@ -382,6 +382,46 @@ class VarianceRow:
     share_high: float | None = column("upper end")
 
 
+@dataclass(frozen=True)
+class StoppingRow:
+    """One setting, one rule of early stopping, one figure of what it would have come to (`regrun stopping`)."""
+
+    rule: str = column("patience, generalization_loss or gap")
+    limit: float = column("its limit: epochs of patience, alpha in percent, or the gap")
+    smoothing: float = column("weight of the past in the average that the rule judges; 0: as measured")
+    monitor: str = column("what chooses the best epoch, and what patience watches")
+    min_delta: float = column("by how much it must improve")
+    figure: str = column(
+        "stopped (share of the runs that it ends), stop_epoch, best_epoch, epochs_saved and share_saved of the whole "
+        "curve, or val_ and test_ loss_lost, accuracy_lost, r2_lost: by how much the best epoch by then is worse than "
+        "the whole curve's, negative where it is better; test only where it was read at both epochs of every run"
+    )
+    n: int = column("runs")
+    mean: float = column("mean over the runs")
+    sd: float | None = column("sample standard deviation; none of one run")
+    low: float | None = column("lower end of the 95 % t interval of the mean")
+    high: float | None = column("upper end")
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One setting, one figure: new runs against the spread of a baseline's seeds (`regrun check`)."""
+
+    figure: str = column(
+        "a column of summary.csv; failed, diverged: share of the runs; objective, weight_norm: of epochs.csv at the "
+        "last epoch that all runs have reached; lr_last@N: of step N; lr_first@epoch_N, lr_last@epoch_N: of epochs.csv"
+    )
+    rule: str = column("no_lower, no_higher or close than the baseline's spread allows; equal: what no seed changes")
+    n: int = column("the baseline's runs")
+    baseline: float = column("their mean, of losses and epochs that of the logarithms (epochs: of one more)")
+    sd: float = column("their sample standard deviation")
+    m: int = column("new runs")
+    mean: float | None = column("the same of theirs, or the first that is not equal; none where no run has the figure")
+    low: float | None = column("the least that the mean may be; none where it may be any")
+    high: float | None = column("the most")
+    holds: bool = column("whether it is so")
+
+
 Row = (
     CurveRow
     | EpochRow
@@ -394,6 +434,8 @@ Row = (
     | ProfileRow
     | LedgerRow
     | VarianceRow
+    | StoppingRow
+    | CheckRow
 )
 TABLES: dict[str, type] = {
     "curves.csv": CurveRow,

@@ -31,10 +31,10 @@ LAYERS = [
     "pairing",
     "levels",
     "paired",
-    "writing ledger compare effects effectsview ensemble pruning asktell",
+    "writing ledger compare effects effectsview ensemble replay gate pruning asktell",
     "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
     "report.tables report.sections report.page report.terminal report.write",
-    "run standing sweepview ensembleview compareview keeping variance confirm",
+    "run standing sweepview ensembleview compareview replayview gateview keeping variance confirm",
     "auditview",
     "engines engines.tasks engines.work driver stacking",
     "engines.local engines.plugin engines.ray engines.slurm",
@@ -54,7 +54,8 @@ TORCH_FREE = (
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired compare compareview ledger components variance confirm "
-    "report.write report.sections report.page report.terminal report.svg report.png"
+    "report.write report.sections report.page report.terminal report.svg report.png "
+    "stopping replay replayview gate gateview"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
