@@ -215,7 +215,7 @@ MISTAKES = [
     ("model='深い'", "model"),
     # flags, verbs, names of files
     ("train", "'train'"),
-    ("report runs", "'report'"),
+    ("describe runs", "'describe'"),
     ("ensemble", "ensemble"),
     ("ensemble nowhere", "ensemble"),
     ("ensemble . ..", "ensemble"),
