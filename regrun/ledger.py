@@ -6,7 +6,7 @@ tried, and the ledger can be made anew at any time.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,11 +49,11 @@ def look(root: Path, by: str) -> None:
     records.append(root / LOOKS, ("when", "by", "stacks"), [(when, by, stacks)])
 
 
-def write(root: Path) -> list[LedgerRow]:
-    """Write ledger.csv, and give its rows."""
-    found = ledger(root)
-    records.replace(root / NAME, records.table([rows.columns(LedgerRow), *map(rows.values, found)]))
-    return found
+def write(root: Path) -> str:
+    """Write ledger.csv, and give what every table that shows test figures says below it (`line`)."""
+    own = reads(root)
+    records.replace(root / NAME, records.table([rows.columns(LedgerRow), *map(rows.values, _ledger(root, own))]))
+    return _line({root: own})
 
 
 def ledger(root: Path) -> list[LedgerRow]:
@@ -86,11 +86,14 @@ def lines(found: Sequence[LedgerRow]) -> list[str]:
 
 
 def line(*roots: Path) -> str:
-    """`test: look 2, 12 configurations tried; ...`: what every table that shows test figures says below it.
+    """`test: look 2, 12 configurations tried; ...`.
 
     Several folders count together: the looks of all, and each configuration once.
     """
-    found = {root: reads(root) for root in roots}
+    return _line({root: reads(root) for root in roots})
+
+
+def _line(found: Mapping[Path, Sequence[Read]]) -> str:
     looks = sum(len(_ledger(root, own)) for root, own in found.items())
     own = list({read.run_id: read for reads in found.values() for read in reads}.values())
     tried = len({read.configuration for read in own})

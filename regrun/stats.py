@@ -140,13 +140,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 @functools.cache
 def expected_luck(k: int) -> float:
     """The expected maximum of k standard normals: by how many deviations the best of k equals looks better."""
-    from scipy.integrate import quad
     from scipy.special import log_ndtr
 
-    def above(x: float) -> float:
-        return float(-np.expm1(k * log_ndtr(x)) - np.exp(k * log_ndtr(-x)))
-
-    return float(quad(above, 0, 40, limit=200, points=[1, 2, 4, 8])[0])
+    # Gauss and Legendre's rule over [0, 12], where all of it lies: scipy.integrate would cost 0.2 s to import.
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    x = 6 * (nodes + 1)
+    above = -np.expm1(k * log_ndtr(x)) - np.exp(k * log_ndtr(-x))
+    return float(6 * weights @ above)
 
 
 def power(effect: float, n: int, alpha: float = 0.05) -> float:

@@ -227,7 +227,7 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
 def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> None:
     """Write the effects, and tell what the sweep came to."""
     effects.write(root)
-    ledger.write(root)
+    looks = ledger.write(root)
     if by == "variance":
         view.note(f"folder: {root}")  # its runs share seeds: their mean has no interval
     elif command.search is None:
@@ -235,7 +235,7 @@ def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> No
     else:
         for line in [*search.report(command.search, root), f"folder: {root}"]:
             view.note(line)
-    view.note(ledger.line(root))
+    view.note(looks)
 
 
 def _how_to_go_on(kept: int, total: int, launcher: Launcher, root: Path) -> str:

@@ -336,8 +336,8 @@ def test_a_table_from_elsewhere_sends_nothing_to_the_terminal(summary: pd.DataFr
         (["compare", "t", "--by", "folder"], "--by: must vary here, got 'folder'"),
         (["compare", "t", "--by", "seed"], "compare: nothing is paired in 't'; levels have no seed in common"),
         (["compare", "t", "--delta", "x"], "--delta: must be a share in [0, 1), got 'x'"),
-        (["compare", "t", "--all"], "--all: is for regrun ensemble DIR"),
-        (["ensemble", "t", "--delta", "1"], "--delta: is for regrun compare DIR"),
+        (["compare", "t", "--all"], "--all: is for regrun ensemble"),
+        (["ensemble", "t", "--delta", "1"], "--delta: is for regrun compare"),
     ],
 )
 def test_mistakes_are_a_line(words: list[str], says: str, summary: pd.DataFrame, refused: Callable[..., str]) -> None:

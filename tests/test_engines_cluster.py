@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ from threading import Thread
 
 import pandas as pd
 import pytest
-from test_sweep import children, is_alive, table
+from test_sweep import is_alive, table
 
 from regrun import config, prepare, sweep
 from regrun.cli import main
@@ -34,6 +34,15 @@ HAS = {"slurm": find_spec("submitit") is not None, "ray": find_spec("ray") is no
 HAS_SLURM = HAS["slurm"] and all(map(shutil.which, PROGRAMS)) and os.getuid() == 0
 RUNS = ["-m", "model=shallow", "model.width=24", "trainer.progress=plain", "trainer.early_stopping.patience=null"]
 SWEEP = [*RUNS, "trainer.epochs=80", "seed=range(4)"]
+
+
+def children(process: int) -> list[int]:
+    """The processes whose parent it is."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += [int(path.name)] if parent(int(path.name)) == process else []
+    return found
 
 
 @dataclass

@@ -262,8 +262,8 @@ def test_a_mistake_is_one_line(cosine: Path, refused: Refused, words: list[str],
 
 
 def test_the_options_of_a_check_are_for_a_check(refused: Refused) -> None:
-    assert refused("seed=1", "--level", "0.9") == "--level: is for regrun check DIR; leave it out"
-    assert refused("collect", ".", "--against", ".") == "--against: is for regrun check DIR; leave it out"
+    assert refused("seed=1", "--level", "0.9") == "--level: is for regrun check; leave it out"
+    assert refused("collect", ".", "--against", ".") == "--against: is for regrun check; leave it out"
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "run_id,status\nx\n", "\udcff"])

@@ -40,6 +40,7 @@ LAYERS = [
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
+    "verbs",
     "cli __main__",
 ]
 LAYER = {f"regrun.{name}": number for number, names in enumerate(LAYERS) for name in names.split()}
@@ -50,7 +51,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli config conversion settings launchers checks grouping records rows dictionary help plots display errors paths "
+    "cli verbs config conversion settings launchers checks grouping records rows dictionary help plots display errors "
+    "paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired compare compareview ledger components variance confirm "

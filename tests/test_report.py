@@ -325,8 +325,8 @@ MISTAKES = [
     (["report", "nowhere"], 2, "report: must be followed by the folder of a run or a sweep, got 'nowhere'"),
     (["report", "."], 2, "report: must be followed by a folder with a summary.csv, got '.'"),
     (["report", ".", ".."], 2, "report: takes one folder, got '..', too"),
-    (["--pictures"], 2, "--pictures: is for regrun report DIR; leave it out"),
-    (["collect", ".", "--terminal"], 2, "--terminal: is for regrun report DIR; leave it out"),
+    (["--pictures"], 2, "--pictures: is for regrun report; leave it out"),
+    (["collect", ".", "--terminal"], 2, "--terminal: is for regrun report; leave it out"),
 ]
 
 

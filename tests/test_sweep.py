@@ -208,22 +208,15 @@ def process() -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "regrun", *LONG]
     hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where a shell started us deaf to it
     with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=hear_ctrl_c) as started:
-        wait_for_children(started)
+        wait_for_workers()
         yield started
         started.kill()
 
 
-def children(parent: int) -> list[int]:
-    """The processes whose parent is `parent`, from /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, ppid = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if ppid == parent:
-            found.append(name)
-    return found
+def workers() -> list[int]:
+    """The processes that have taken up a stack."""
+    logs = "".join(log.read_text() for log in Path("s").glob("stacks/*/run.log"))
+    return [int(number) for number in re.findall(r"begun by process (\d+)", logs)]
 
 
 def is_alive(process: int) -> bool:
@@ -232,18 +225,16 @@ def is_alive(process: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_for_children(process: "subprocess.Popen[bytes]") -> list[int]:
+def wait_for_workers() -> None:
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if workers := children(process.pid):
-            return workers
+    while not workers():
+        assert time.monotonic() < deadline, "no worker was started"
         time.sleep(0.02)
-    raise TimeoutError("no worker was started")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_killed_worker_costs_nothing(process: "subprocess.Popen[bytes]") -> None:
-    os.kill(children(process.pid)[0], signal.SIGKILL)
+    os.kill(workers()[-1], signal.SIGKILL)
     assert process.wait(60) == 0
     summary = regrun.read("s").summary
     assert len(summary) == 8 and set(summary.status) == {"ok"}
@@ -254,11 +245,11 @@ def test_a_killed_worker_costs_nothing(process: "subprocess.Popen[bytes]") -> No
 def test_a_killed_sweep_leaves_no_process_and_is_finished_by_the_same_command(
     process: "subprocess.Popen[bytes]",
 ) -> None:
-    workers = children(process.pid)
+    begun = workers()
     process.kill()
     process.wait()
     time.sleep(1)
-    assert not any(is_alive(worker) for worker in workers)
+    assert not any(is_alive(worker) for worker in begun)
     assert main(LONG) == 0
     assert len(regrun.read("s").summary) == 8
 

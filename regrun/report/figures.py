@@ -1,10 +1,11 @@
 """Cells -> numbers, numbers -> means with intervals, and how both are shown. A cell that is no number is None."""
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from regrun.stats import t_interval
 
 Cells = Mapping[str, str]
 LIMITS = {"accuracy": (0.0, 100.0), "r2": (-1.0, 1.0), "change": (-100.0, 100.0), "change of r2": (-1.0, 1.0)}
@@ -36,21 +37,9 @@ def numbers(rows: Iterable[Cells], column: str) -> list[float]:
 
 def mean(values: Sequence[float]) -> Mean | None:
     """Their mean; None of nothing."""
-    n = len(values)
-    if n == 0:
-        return None
-    middle = math.fsum(values) / n
-    if n == 1:
-        return Mean(1, middle)
-    half = _t(n - 1) * math.sqrt(math.fsum((v - middle) ** 2 for v in values) / (n - 1) / n)
-    return Mean(n, middle, middle - half, middle + half)
-
-
-@functools.cache
-def _t(freedom: int) -> float:
-    from scipy.special import stdtrit  # the t quantile; scipy.stats would cost 0.4 s to import
-
-    return float(stdtrit(freedom, 0.975))
+    if len(values) < 2:
+        return Mean(1, values[0]) if values else None
+    return Mean(len(values), *t_interval(values))
 
 
 def scaled(value: Mean | None, quantity: str) -> Mean | None:
