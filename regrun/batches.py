@@ -20,9 +20,10 @@ from regrun.config import Job
 from regrun.conversion import to_settings
 from regrun.data.sources import Source
 from regrun.errors import ConfigError, clip
+from regrun.findings import TrialRow
 from regrun.prepare import Prepared, prepare
 from regrun.pruning import Rules
-from regrun.rows import TrialRow, columns
+from regrun.rows import columns
 from regrun.space import Point, Search
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 
 from regrun import across, levels, paired, pairing, records, rows, stats
 from regrun.errors import ConfigError, clip
+from regrun.findings import CompareRow, ProfileRow
 from regrun.pairing import Compared, Values
-from regrun.rows import CompareRow, ProfileRow
 
 NAME, PROFILES = "compare.csv", "profiles.csv"
 METRICS = (

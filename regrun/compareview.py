@@ -14,7 +14,7 @@ from rich.text import Text
 
 from regrun import display, levels
 from regrun.compare import ALL_PAIRS, METRICS, NAME, PROFILES, Result
-from regrun.rows import CompareRow
+from regrun.findings import CompareRow
 
 SHOWN = 24  # rows of a table; compare.csv has all
 LEFT = ("setting", "comparison", "split", "verdict")

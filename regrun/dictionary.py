@@ -4,7 +4,7 @@ import dataclasses
 import typing
 from collections.abc import Iterable, Iterator
 
-from regrun import rows, settings
+from regrun import findings, rows, settings
 
 HEAD = """\
 # What a run leaves
@@ -52,23 +52,20 @@ only ones that differ when a command is repeated.
 """
 
 
+GROUPS = "First one column for each setting that varies, seeds aside.\n\n"
+BEFORE = {
+    "ensemble.csv": "First one column for each setting that makes groups.\n\n",
+    "stopping.csv": GROUPS,
+    "check.csv": GROUPS,
+}
+AFTER = {"trials.csv": "\nThen one column for each key of the space, named as in the command.\n"}
+
+
 def text() -> str:
     """The whole page."""
     parts = [HEAD]
-    for name, row in rows.TABLES.items():
-        parts += [_heading(name, row), _described(row)]
-    parts += [_heading("trials.csv", rows.TrialRow), _described(rows.TrialRow)]
-    parts.append("\nThen one column for each key of the space, named as in the command.\n")
-    parts += [_heading("ensemble.csv", rows.EnsembleRow), "First one column for each setting that makes groups.\n\n"]
-    parts.append(_described(rows.EnsembleRow))
-    parts += [_heading("compare.csv", rows.CompareRow), _described(rows.CompareRow)]
-    parts += [_heading("profiles.csv", rows.ProfileRow), _described(rows.ProfileRow)]
-    for name, row in (("ledger.csv", rows.LedgerRow), ("variance.csv", rows.VarianceRow)):
-        parts += [_heading(name, row), _described(row)]
-    parts += [_heading("stopping.csv", rows.StoppingRow), "First one column for each setting that varies, seeds aside."]
-    parts += ["\n\n", _described(rows.StoppingRow)]
-    parts += [_heading("check.csv", rows.CheckRow), "First one column for each setting that varies, seeds aside.\n\n"]
-    parts.append(_described(rows.CheckRow))
+    for name, row in (rows.TABLES | findings.TABLES).items():
+        parts += [_heading(name, row), BEFORE.get(name, ""), _described(row), AFTER.get(name, "")]
     parts.append(_heading("summary.csv", rows.Outcome))
     parts.append("After `run_id` and `status` comes every setting (last table), then:\n\n")
     outcome = [f for f in dataclasses.fields(rows.Outcome) if f.name != "acted"]

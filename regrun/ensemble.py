@@ -14,9 +14,9 @@ import numpy as np
 from regrun import collect, ensembling, ledger, overrides, plan, predictions, records, rows
 from regrun.ensembling import Array
 from regrun.errors import ConfigError, DataError
+from regrun.findings import EnsembleRow
 from regrun.overrides import Cells
 from regrun.predictions import SPLITS, Predictions
-from regrun.rows import EnsembleRow
 from regrun.settings import WITHOUT_EFFECT, Data, columns
 
 NAME = "ensemble.csv"

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from regrun import display, ledger, predictions
 from regrun.ensemble import Line
-from regrun.rows import EnsembleRow
+from regrun.findings import EnsembleRow
 
 GROUPS = 10  # of settings that are shown; the table on disk has all
 NOTES = (

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from regrun import collect, overrides, records, rows, stats
 from regrun.errors import ConfigError, clip
+from regrun.findings import CheckRow
 from regrun.overrides import Cells
-from regrun.rows import CheckRow
 from regrun.settings import WITHOUT_EFFECT, columns
 
 NAME = "check.csv"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from regrun import display, overrides
 from regrun.errors import clip
+from regrun.findings import CheckRow
 from regrun.gate import NAME, Check
-from regrun.rows import CheckRow
 
 SHOWN = 20  # figures that are off; the table on disk has all
 

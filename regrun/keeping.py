@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from regrun import predictions
 from regrun.data.split import sizes
 from regrun.models.build import build
-from regrun.models.ops import BatchNorm, walk
+from regrun.models.norms import BatchNorm
+from regrun.models.ops import walk
 from regrun.models.parameters import all_slots
 from regrun.prepare import Prepared
 from regrun.settings import CosineRestarts, cycle_ends

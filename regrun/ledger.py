@@ -13,8 +13,8 @@ from pathlib import Path
 
 from regrun import collect, overrides, plan, records, rows, settings, stats
 from regrun.errors import DataError, clip
+from regrun.findings import LedgerRow
 from regrun.overrides import Cells
-from regrun.rows import LedgerRow
 
 NAME, LOOKS = "ledger.csv", "looks.csv"
 TRAINING = ("run", "sweep", "resume", "search", "confirm", "variance")

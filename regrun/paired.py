@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from regrun import stats
+from regrun.findings import CompareRow
 from regrun.levels import Term
 from regrun.pairing import Compared, Run, Values
-from regrun.rows import CompareRow
 
 SEED = 0  # of resamples
 COUNTS = ("runs", "ok", "diverged", "unfinished", "success", "success_low", "success_high")

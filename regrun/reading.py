@@ -57,8 +57,9 @@ def load(folder: Path, *, weights: str = "best") -> "nn.Module":
 
     from regrun.config import from_yaml
     from regrun.models.build import build
+    from regrun.models.dropping import Dropout
     from regrun.models.export import export
-    from regrun.models.ops import Dropout, walk
+    from regrun.models.ops import walk
     from regrun.stack import drop_rate
 
     if weights not in ("best", "last"):

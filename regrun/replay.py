@@ -15,8 +15,9 @@ from typing import Any
 from regrun import collect, overrides, records, rows, stats, stopping
 from regrun.conversion import from_cells, to_group
 from regrun.errors import ConfigError, DataError, clip
+from regrun.findings import StoppingRow
 from regrun.overrides import Cells
-from regrun.rows import CurveRow, StoppingRow
+from regrun.rows import CurveRow
 from regrun.settings import EarlyStopping, flatten, resolve
 
 NAME = "stopping.csv"

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from regrun import display, overrides
 from regrun.errors import clip
+from regrun.findings import StoppingRow
 from regrun.replay import NAME, Replay
-from regrun.rows import StoppingRow
 
 GROUPS = 6  # of settings that are shown; the table on disk has all
 COLUMNS = {  # figure -> heading, factor, digits

@@ -14,19 +14,10 @@ from regrun.data.source import Source
 from regrun.layers import aligned, pad_rows
 from regrun.meter import Meter
 from regrun.models.build import build
-from regrun.models.ops import (
-    Dropout,
-    Op,
-    Pass,
-    Rates,
-    Slot,
-    SpatialDropout,
-    StochasticDepth,
-    run,
-    run_back,
-    walk,
-)
+from regrun.models.dropping import Dropout, SpatialDropout, StochasticDepth
+from regrun.models.ops import Op, Pass, Slot, run, run_back, walk
 from regrun.models.parameters import Parameters, all_slots, initialize, new_buffers, weighted
+from regrun.models.rates import Rates
 from regrun.models.vision import Network
 from regrun.parallel import ALONE, Peers, Shard
 from regrun.settings import Settings

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from regrun.driver import Stack
 from regrun.grouping import structure
 from regrun.models.build import build
-from regrun.models.ops import Activation, Dropout, Op, walk
+from regrun.models.dropping import Dropout
+from regrun.models.ops import Activation, Op, walk
 from regrun.models.parameters import all_slots
 from regrun.prepare import Prepared
 from regrun.settings import Cnn, Resnet, Torchvision

@@ -67,11 +67,10 @@ def publish(folder: Path, names: Sequence[str], note: Callable[[str], None]) -> 
     """Give trackers the runs of `folder` that they lack. Raises RunFailed with a line for each that failed."""
     problems = []
     for name in dict.fromkeys(names):
-        done, log = TRACKERS[name]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the packages', of themselves
-                note(f"{name}: {log(folder, read(folder, done(folder)))}")
+                note(f"{name}: {_log(folder, name)}")
         except Exception as error:  # a package's, a server's, the disk's
             again = f"regrun track {shlex.quote(str(folder))} {name}"
             problems.append(
@@ -79,6 +78,17 @@ def publish(folder: Path, names: Sequence[str], note: Callable[[str], None]) -> 
             )
     if problems:
         raise RunFailed("\n".join(problems))
+
+
+def _log(folder: Path, name: str) -> str:
+    """Where to look for the runs of the folder, once the tracker holds them all."""
+    done, log = TRACKERS[name]
+    held, path = done(folder), folder / "summary.csv"
+    if (
+        name == "tensorboard" and path.is_file()
+    ):  # a run that ended early may have ended before its last epoch was there
+        held -= {row["run_id"] for row in collect.rows(path) if row["status"] not in collect.FINISHED}
+    return log(folder, read(folder, held))
 
 
 def _why(error: Exception) -> str:

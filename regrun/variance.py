@@ -14,8 +14,8 @@ from pathlib import Path
 from regrun import collect, components, plan, records, rows, settings
 from regrun.components import Component
 from regrun.errors import ConfigError, DataError
+from regrun.findings import VarianceRow
 from regrun.overrides import Cells
-from regrun.rows import VarianceRow
 from regrun.settings import PURPOSES, WITHOUT_EFFECT, Seeds, Settings, drawn, resolve
 
 NAME, TOGETHER = "variance.csv", "together"

@@ -20,10 +20,11 @@ from regrun.cli import main
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
-from regrun.models import mixture, ops
+from regrun.models import dropping, mixture, ops
 from regrun.models.attention import Attention, Patches, Positions
 from regrun.models.build import build
 from regrun.models.parameters import all_slots
+from regrun.models.rates import Rates
 from regrun.rows import CurveRow, EpochRow, LayerRow
 from regrun.stack import Stack, new_stack
 from regrun.streams import generator
@@ -167,7 +168,7 @@ def test_attention_is_torchs() -> None:
     x = noise(1, 16 * tokens, width)
     params = {"qkv.weight": own.in_proj_weight[None], "qkv.bias": own.in_proj_bias[None]}
     params |= {"out.weight": own.out_proj.weight[None], "out.bias": own.out_proj.bias[None]}
-    core = Attention(3, tokens, ops.Dropout("attention1", 3 * tokens**2))
+    core = Attention(3, tokens, dropping.Dropout("attention1", 3 * tokens**2))
     pieces = (ops.Linear("qkv", width, 3 * width, True), core, ops.Linear("out", width, width, True))
     expected, _ = own(*[x.view(16, tokens, width)] * 3, need_weights=False)
     assert_close(ops.run(pieces, x, passing(params, 16)).view(16, tokens, width), expected, rtol=1e-5, atol=1e-6)
@@ -222,8 +223,8 @@ def test_dropout_of_a_vit_acts_on_its_branches(digits: Source) -> None:
 
 def test_stochastic_depth_leaves_out_branches_of_whole_examples() -> None:
     """One draw for all tokens of an example."""
-    op = ops.StochasticDepth("skip1", 1, tokens=3)
-    on = passing({}, 16, training=True, rates={"skip1": ops.Rates.of([0.5, 0.25], torch.device("cpu"))})
+    op = dropping.StochasticDepth("skip1", 1, tokens=3)
+    on = passing({}, 16, training=True, rates={"skip1": Rates.of([0.5, 0.25], torch.device("cpu"))})
     on.masks = lambda name, size: torch.randint(-32768, 32768, (2, size), dtype=torch.int16)
     kept = op.forward(torch.ones(2, 16 * 3, 5), on).view(2, 16, 15)
     assert torch.equal(kept, kept[..., :1].expand_as(kept))

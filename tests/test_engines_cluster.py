@@ -198,7 +198,8 @@ def test_what_a_cluster_would_refuse_is_a_line_before_anything_starts(
 def test_an_engine_tells_the_fate_of_each_task_and_leaves_none(cluster: Cluster) -> None:
     line = [*RUNS, "trainer.epochs=1,100000,200000,300000", "hydra.sweep.dir=s", *cluster.line]
     command = config.command(line[1:], multirun=True)
-    runs, new = prepare.prepare(command.jobs), sweep._tasks(Path("s"))
+    Path("s").mkdir()
+    runs, new = prepare.prepare(command.jobs), sweep._tasks(Path("s"), "sweep")
     engine = choice.engine(command.launcher, runs, Path("s"))
     short, killed, ended, left = tasks = [new([run]) for run in runs]
     for task in tasks:

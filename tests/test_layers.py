@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from regrun import layers
-from regrun.models import ops
+from regrun.models import dropping, norms, ops
+from regrun.models.rates import Rates, realized
 from regrun.streams import MaskStream, generator
 
 R, D, C, SIDE = 3, 20, 5, 4  # replicas, features (not a multiple of a cache line), channels, height and width
@@ -38,7 +39,7 @@ def replica(images: Tensor, r: int) -> Tensor:
 
 def drop(x: Tensor, rates: list[float], *, seed: int = 0) -> Tensor:
     """`layers.dropout` of (R, B, D) as a network calls it."""
-    at = ops.Rates.of(rates, x.device)
+    at = Rates.of(rates, x.device)
     sources = [generator(seed + r, "dropout") for r in range(len(rates))]
     mask = MaskStream(sources, size=x[0].numel(), steps=1).next(x[0].numel()).view(x.shape)
     return layers.dropout(x, at.threshold.unsqueeze(2), at.scale.unsqueeze(2), mask)
@@ -57,7 +58,7 @@ def test_dropout_zeroes_each_replicas_own_rate_and_keeps_the_mean() -> None:
 def test_dropout_is_exact_over_all_masks(rate: float) -> None:
     """The mean over all 65,536 masks is 1, and the zeroed share is the rate to half of 1 / 65,536."""
     masks = torch.arange(-32768, 32768).to(torch.int16).view(1, -1, 1)
-    at = ops.Rates.of([rate], masks.device)
+    at = Rates.of([rate], masks.device)
     y = layers.dropout(torch.ones(masks.shape), at.threshold.unsqueeze(2), at.scale.unsqueeze(2), masks).double()
     assert (y == 0).sum().item() == round(rate * 65536)
     assert y.mean().item() == pytest.approx(1, rel=1e-7)  # float32's rounding of the scale
@@ -79,11 +80,11 @@ def test_dropout_scales_the_gradient_as_it_scales_the_value() -> None:
 
 def test_dropout_of_images_gives_each_replica_what_it_gets_alone() -> None:
     images, rates = normal(8, R * C, SIDE, SIDE), [0.2, 0.0, 0.7]
-    op, size = ops.Dropout("hidden1", C * SIDE * SIDE), 8 * C * SIDE * SIDE
+    op, size = dropping.Dropout("hidden1", C * SIDE * SIDE), 8 * C * SIDE * SIDE
     masks = MaskStream([generator(r, "dropout") for r in range(R)], size=size, steps=1).next(size)
 
     def dropped(x: Tensor, chosen: slice) -> Tensor:
-        at = {"hidden1": ops.Rates.of(rates[chosen], x.device)}
+        at = {"hidden1": Rates.of(rates[chosen], x.device)}
         return op.forward(x, ops.Pass({}, {}, 8, training=True, rates=at, masks=lambda *_: masks[chosen]))
 
     together = dropped(images, slice(0, R))
@@ -94,11 +95,11 @@ def test_dropout_of_images_gives_each_replica_what_it_gets_alone() -> None:
 def test_spatial_dropout_drops_whole_maps_and_gives_each_replica_what_it_gets_alone() -> None:
     """Each of an example's maps is 0, or its values times 1 / (1 - rate); also beside dropout of elements."""
     n, rates = 512, [0.25, 0.0, 0.5]
-    images, op = normal(n, R * C, SIDE, SIDE).abs() + 1, ops.SpatialDropout("maps1", C)
+    images, op = normal(n, R * C, SIDE, SIDE).abs() + 1, dropping.SpatialDropout("maps1", C)
     masks = MaskStream([generator(r, "dropout") for r in range(R)], size=n * C, steps=1).next(n * C)
 
     def dropped(x: Tensor, chosen: slice) -> Tensor:
-        at = {"maps1": ops.Rates.of(rates[chosen], x.device)}
+        at = {"maps1": Rates.of(rates[chosen], x.device)}
         return op.forward(x, ops.Pass({}, {}, n, training=True, rates=at, masks=lambda *_: masks[chosen]))
 
     together = dropped(images, slice(0, R))
@@ -113,9 +114,9 @@ def test_spatial_dropout_drops_whole_maps_and_gives_each_replica_what_it_gets_al
 
 def test_stochastic_depth_leaves_out_a_branch_for_some_examples_and_scales_it_for_the_others() -> None:
     n, rates = 4096, [0.25, 0.0, 0.5]
-    at = {"skip1": ops.Rates.of(rates, torch.device("cpu"))}
+    at = {"skip1": Rates.of(rates, torch.device("cpu"))}
     masks = MaskStream([generator(r, "dropout") for r in range(R)], size=n, steps=1).next(n)
-    branch = ops.Skip((ops.Activation("identity"), ops.StochasticDepth("skip1", 1)))
+    branch = ops.Skip((ops.Activation("identity"), dropping.StochasticDepth("skip1", 1)))
     x = normal(R, n, D)
     y = branch.forward(x, ops.Pass({}, {}, n, training=True, rates=at, masks=lambda *_: masks))
     assert torch.equal(branch.forward(x, ops.Pass({}, {}, n, training=False)), x + x)
@@ -129,8 +130,8 @@ def test_stochastic_depth_leaves_out_a_branch_for_some_examples_and_scales_it_fo
 def test_classic_dropout_leaves_survivors_as_they_are_and_evaluates_to_1_minus_rate(shape: tuple[int, ...]) -> None:
     """So that evaluation is the mean over all masks, as inverted dropout's is (Srivastava et al. 2014)."""
     x, rates = normal(*shape).abs() + 1, [0.25, 0.0, 0.5]
-    at = {"hidden1": ops.Rates.classic(rates, x.device)}
-    op, size = ops.Dropout("hidden1", x.numel() // R // 16), x.numel() // R
+    at = {"hidden1": Rates.classic(rates, x.device)}
+    op, size = dropping.Dropout("hidden1", x.numel() // R // 16), x.numel() // R
     masks = MaskStream([generator(r, "dropout") for r in range(R)], size=size, steps=1).next(size)
     trained = op.forward(x, ops.Pass({}, {}, 16, training=True, rates=at, masks=lambda *_: masks))
     tested = op.forward(x, ops.Pass({}, {}, 16, training=False, rates=at))
@@ -143,14 +144,14 @@ def test_classic_dropout_leaves_survivors_as_they_are_and_evaluates_to_1_minus_r
 
 def test_classic_dropout_is_exact_over_all_masks() -> None:
     masks = torch.arange(-32768, 32768).to(torch.int16).view(1, -1, 1)
-    at = ops.Rates.classic([1 / 3], masks.device)
+    at = Rates.classic([1 / 3], masks.device)
     y = layers.dropout(torch.ones(masks.shape), at.threshold.unsqueeze(2), at.scale.unsqueeze(2), masks)
-    assert at.mean is not None and y.double().mean().item() == at.mean.item() == 1 - ops.realized(1 / 3)
+    assert at.mean is not None and y.double().mean().item() == at.mean.item() == 1 - realized(1 / 3)
 
 
 def test_dropout_does_nothing_in_evaluation() -> None:
-    x, at = normal(2, 16, D), {"input": ops.Rates.of([0.5, 0.9], torch.device("cpu"))}
-    assert ops.Dropout("input", D).forward(x, ops.Pass({}, {}, 16, training=False, rates=at)) is x
+    x, at = normal(2, 16, D), {"input": Rates.of([0.5, 0.9], torch.device("cpu"))}
+    assert dropping.Dropout("input", D).forward(x, ops.Pass({}, {}, 16, training=False, rates=at)) is x
 
 
 # Examples, what a ghost batch has, and the ghost batches: what is left is one, or with a single example joins the last.
@@ -347,7 +348,7 @@ def test_group_norm_of_images_equals_torch_and_of_one_channel_each_is_instance_n
 
 
 def test_layer_norm_gives_each_example_mean_0_and_variance_1_in_training_and_in_evaluation() -> None:
-    x, op = normal(R, 16, D).mul(5).add(2), ops.LayerNorm("norm1", D, EPS)
+    x, op = normal(R, 16, D).mul(5).add(2), norms.LayerNorm("norm1", D, EPS)
     params = {"norm1.weight": torch.ones(R, D), "norm1.bias": torch.zeros(R, D)}
     trained, evaluated = (op.forward(x, ops.Pass(params, {}, 16, training=t)) for t in (True, False))
     assert torch.equal(trained, evaluated)

@@ -20,10 +20,12 @@ LAYERS = [
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
+    "findings",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
-    "models models.attention models.build models.export models.mixture models.ops models.parameters models.vision "
+    "models models.attention models.build models.dropping models.export models.mixture models.norms models.ops "
+    "models.parameters models.rates models.vision "
     "optim",
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
@@ -51,8 +53,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli verbs config conversion settings launchers checks grouping records rows dictionary help plots display errors "
-    "paths "
+    "cli verbs config conversion settings launchers checks grouping records rows findings dictionary help plots "
+    "display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired compare compareview ledger components variance confirm "

@@ -15,7 +15,7 @@ from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
-from regrun.models import ops
+from regrun.models import dropping, norms, ops
 from regrun.models.build import build
 from regrun.models.export import export
 from regrun.models.parameters import all_slots
@@ -167,7 +167,7 @@ def test_a_layer_has_no_bias_if_and_only_if_a_norm_follows_it(model: s.Model, re
     for sequence in [layers, *(op.branch for op in layers if isinstance(op, ops.Skip))]:
         for op, after in pairwise(sequence):
             if isinstance(op, ops.Linear | ops.Conv):
-                assert op.bias != isinstance(after, ops.BatchNorm | ops.LayerNorm), op.name
+                assert op.bias != isinstance(after, norms.BatchNorm | norms.LayerNorm), op.name
 
 
 def test_the_widths_of_a_residual_network_are_those_inside_of_its_blocks() -> None:
@@ -179,7 +179,7 @@ def test_the_widths_of_a_residual_network_are_those_inside_of_its_blocks() -> No
 
 def exported(stack: Stack, replica: int) -> nn.Module:
     batches = stack.batches
-    dropouts = [op for op in ops.walk(stack.ops) if isinstance(op, ops.Dropout)]
+    dropouts = [op for op in ops.walk(stack.ops) if isinstance(op, dropping.Dropout)]
     rates = {op.name: drop_rate(stack.runs[replica], op) for op in dropouts}
     inputs = {"input.offset": batches.offset[replica, 0], "input.scale": batches.scale[replica, 0]}
     return export(stack.ops, stack.weights_of(replica) | inputs, rates)

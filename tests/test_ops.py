@@ -14,8 +14,11 @@ from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
+from regrun.models.dropping import Dropout
 from regrun.models.export import export
-from regrun.models.ops import BatchNorm, Dropout, Pass, Rates, run, run_back, walk
+from regrun.models.norms import BatchNorm
+from regrun.models.ops import Pass, run, run_back, walk
+from regrun.models.rates import Rates
 from regrun.stack import Stack, drop_rate, new_stack
 from regrun.streams import generator
 

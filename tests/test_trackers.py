@@ -49,8 +49,9 @@ def regrun(folder: Path, *words: str, code: int = 0, limit: Limit | None = None,
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """Every table as text, without what time changes, and which trackers were asked for."""
-    found = {path.name: pd.read_csv(path, dtype=str, keep_default_na=False) for path in folder.glob("*.csv")}
+    """Every table of runs as text, without what time changes, and which trackers were asked for."""
+    paths = [path for path in folder.glob("*.csv") if path.name not in ("ledger.csv", "looks.csv")]
+    found = {path.name: pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths}
     drop = [*TIMED, "seconds_high", "trainer.trackers"]
     return {name: table.drop(columns=drop, errors="ignore").to_csv() for name, table in found.items()}
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regrun.models.ops import Dropout, Op, Pass, Slot
+from regrun.models.dropping import Dropout
+from regrun.models.ops import Op, Pass, Slot
 from regrun.streams import generator
 
 

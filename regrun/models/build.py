@@ -10,26 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from regrun.models.attention import Attention, MeanTokens, Patches, Positions
+from regrun.models.dropping import Dropout, SpatialDropout, StochasticDepth
 from regrun.models.mixture import Mixture
-from regrun.models.ops import (
-    Activation,
-    BatchNorm,
-    Conv,
-    Dropout,
-    GroupNorm,
-    LayerNorm,
-    Linear,
-    MaxPool,
-    MeanPool,
-    Op,
-    Skip,
-    SpatialDropout,
-    StochasticDepth,
-    ToFeatures,
-    ToImage,
-    ToRgb,
-    Widen,
-)
+from regrun.models.norms import BatchNorm, GroupNorm, LayerNorm
+from regrun.models.ops import Activation, Conv, Linear, MaxPool, MeanPool, Op, Skip, ToFeatures, ToImage, ToRgb, Widen
 from regrun.models.vision import Network
 from regrun.settings import Cnn, Mlp, Model, Moe, Reg, Residual, Resnet, Torchvision, Vit, hidden_layers
 

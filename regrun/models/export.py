@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regrun.layers import widen
-from regrun.models import attention, mixture, ops, vision
+from regrun.models import attention, dropping, mixture, norms, ops, vision
+from regrun.models.rates import realized
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -185,11 +186,11 @@ def _modules(
     named: list[tuple[str, nn.Module]] = []
     for i, op in enumerate(network):
         name = getattr(op, "name", None) or f"{type(op).__name__.lower()}{i}"
-        name = f"dropout_{name}" if isinstance(op, ops.Dropout) else name
+        name = f"dropout_{name}" if isinstance(op, dropping.Dropout) else name
         module = _module(op, weights, rates, is_image)
         prefix = f"{getattr(op, 'name', '')}."
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if own and not isinstance(op, ops.Dropout):
+        if own and not isinstance(op, dropping.Dropout):
             module.load_state_dict(own, strict=False)
         named.append((name, module))
     return named
@@ -207,22 +208,22 @@ def _module(op: ops.Op, weights: dict[str, Tensor], rates: dict[str, float], is_
             return nn.Linear(op.fan_in, op.fan_out, bias=op.bias)
         case ops.Conv():
             return nn.Conv2d(op.fan_in, op.fan_out, op.kernel, op.stride, op.kernel // 2, bias=op.bias)
-        case ops.BatchNorm():
+        case norms.BatchNorm():
             norm = nn.BatchNorm2d if is_image else nn.BatchNorm1d
             return norm(op.width, eps=op.eps, momentum=op.momentum)
-        case ops.GroupNorm():
+        case norms.GroupNorm():
             return nn.GroupNorm(op.groups, op.width, eps=op.eps)
-        case ops.LayerNorm():
+        case norms.LayerNorm():
             return nn.GroupNorm(1, op.width, eps=op.eps) if is_image else nn.LayerNorm(op.width, eps=op.eps)
         case ops.Activation():
             return ACTIVATIONS[op.kind]()
-        case ops.StochasticDepth():
+        case dropping.StochasticDepth():
             return StochasticDepth(rates[op.name])
-        case ops.SpatialDropout():
+        case dropping.SpatialDropout():
             return nn.Dropout2d(rates[op.name])
-        case ops.Dropout(kind="classic"):
-            return ClassicDropout(ops.realized(rates[op.name]))
-        case ops.Dropout():
+        case dropping.Dropout(kind="classic"):
+            return ClassicDropout(realized(rates[op.name]))
+        case dropping.Dropout():
             return nn.Dropout(rates[op.name])
         case ops.MaxPool():
             return nn.MaxPool2d(2)
