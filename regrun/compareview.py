@@ -12,8 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from regrun import display, levels
+from regrun import display
 from regrun.compare import ALL_PAIRS, METRICS, NAME, PROFILES, Result
+from regrun.errors import clip
 from regrun.findings import CompareRow
 
 SHOWN = 24  # rows of a table; compare.csv has all
@@ -55,7 +56,7 @@ def _tables(result: Result) -> Iterator[tuple[str, Lines]]:
     for (kind, data), own in groupby(_figures(result), key=lambda row: (row.kind, row.data)):
         rows = list(own)
         more = f" ({len(rows) - SHOWN} more in {NAME})" if len(rows) > SHOWN else ""
-        where = f", {levels.shown(data)}" if data != "all" else ""
+        where = f", {clip(data)}" if data != "all" else ""
         yield f"{TITLES[kind]}{where}{more}", _without_blanks([_line(row) for row in rows[:SHOWN]])
 
 
@@ -64,7 +65,7 @@ def _settings(result: Result) -> Iterator[dict[str, str]]:
     for level in result.levels:
         success = f"{level.ok}/{level.ended} {_share(level.success)}" if level.ended else "none ended"
         figures = {f"{split} {name}": _value(metric, value) for (split, name, metric), value in _named(level.means)}
-        yield {"setting": levels.shown(level.name), "ok": success} | figures
+        yield {"setting": clip(level.name), "ok": success} | figures
 
 
 def _named(means: dict[str, float]) -> Iterator[tuple[tuple[str, str, str], float]]:
@@ -93,7 +94,7 @@ def _line(row: CompareRow) -> dict[str, str]:
     smallest = f"{_p(row.p_sign_flip)} ({_p(row.p_smallest)})" if row.p_sign_flip is not None else ""
     is_twice = row.kind != "across" and row.boot_low is not None
     return {
-        "comparison": levels.shown(name) if len(name) < 60 else name[:57] + "...",
+        "comparison": clip(name) if len(name) < 60 else name[:57] + "...",
         "split": row.metric.split("_")[0],
         "n": str(row.n),
         _unit(row.metric): _difference(row, row.difference) + _bracket(row, low, high),

@@ -3,12 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from regrun import records
 from regrun.errors import clip
+from regrun.overrides import NEUTRAL
 from regrun.pairing import FOLDER, Compared, Values
-from regrun.settings import Reg, flatten
-
-NEUTRAL = {name: records.cell(value) for name, value in flatten(Reg(), "reg.").items()}
 
 Term = tuple[tuple[Values, int], ...]  # levels with their signs: a sum
 Factor = dict[Values, bool]  # whether each level has it
@@ -20,13 +17,8 @@ def names(compared: Compared) -> dict[Values, str]:
     if len(set(found.values())) == len(found):
         return found
     return {
-        level: " ".join(f"{n}={shown(v)}" for n, v in zip(compared.by, level, strict=True)) for level in compared.levels
+        level: " ".join(f"{n}={clip(v)}" for n, v in zip(compared.by, level, strict=True)) for level in compared.levels
     }
-
-
-def shown(cell: str) -> str:
-    """A cell of a file, which may be somebody else's, short and without what a terminal takes for a command."""
-    return "".join(c if c.isprintable() else "?" for c in clip(cell))
 
 
 def _name(level: Values, compared: Compared) -> str:
@@ -42,7 +34,7 @@ def _name(level: Values, compared: Compared) -> str:
 
 def _words(name: str, value: str, values: set[str]) -> list[str]:
     """What one setting adds to a level's name: nothing where a regularizer's is neutral."""
-    value = shown(value)
+    value = clip(value)
     if name == FOLDER:
         return [value.replace("=", "-")]
     group, _, tail = name.partition(".")
@@ -109,6 +101,6 @@ def _factors(compared: Compared) -> dict[str, Factor]:
 
 def _factor_name(name: str, values: Sequence[str]) -> str:
     if name in NEUTRAL:
-        return name.split(".")[1] if NEUTRAL[name] in values else f"{name.removeprefix('reg.')}={shown(values[1])}"
+        return name.split(".")[1] if NEUTRAL[name] in values else f"{name.removeprefix('reg.')}={clip(values[1])}"
     short = name.removesuffix(".kind") if name.endswith(".kind") else name.rpartition(".")[2]
-    return f"{short}={shown(values[1])}"
+    return f"{short}={clip(values[1])}"

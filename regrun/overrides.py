@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from regrun import records
 from regrun.conversion import nearest
 from regrun.errors import ConfigError, clip
-from regrun.settings import KINDS, all_fields, columns, flatten
+from regrun.settings import KINDS, Settings, all_fields, columns, flatten, resolve
 
 Cells = Mapping[str, str]
+NEUTRAL = {name: records.cell(value) for name, value in flatten(resolve(Settings()).reg, "reg.").items()}
 OPTION = {"mlp": "deep"}  # the option that gives a kind's neutral values, where it is not named like the kind
 
 

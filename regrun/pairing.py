@@ -14,9 +14,10 @@ from regrun import collect, overrides, plan
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.overrides import Cells
-from regrun.settings import KINDS, columns
+from regrun.settings import columns
 
 FOLDER = "folder"  # what is compared where there are several folders and no --by
+NEEDED = ("run_id", "seed")
 DATA_SET = ("data.kind", "data.name", "data.path", "data.target", "data.targets", "data.test_path")
 
 Values = tuple[str, ...]
@@ -127,18 +128,8 @@ def _rows(folder: Path) -> list[dict[str, str]]:
     path = folder / "summary.csv"
     if not path.is_file():
         raise ConfigError(f"compare: must be followed by folders with a summary.csv, got {clip(str(folder))!r}")
-    try:
-        found = collect.rows(path)
-    except (OSError, UnicodeError) as error:
-        raise DataError(f"{path}: cannot be read ({clip(str(error))}); repeat the runs") from None
-    if not found or any(not _is_run(row) for row in found):
-        raise DataError(f"{path}: is no table of regrun's; repeat the runs")
+    found = collect.checked_summary(path, NEEDED, counts=[])
     ended = {row["run_id"] for row in found}
-    planned = plan.rows(folder) if (folder / plan.NAME).is_file() else []
-    waiting = [row | {"status": "unfinished"} for row in planned if row["run_id"] not in ended and _is_run(row)]
+    planned = collect.checked(folder / plan.NAME, NEEDED) if (folder / plan.NAME).is_file() else []
+    waiting = [row | {"status": "unfinished"} for row in planned if row["run_id"] not in ended]
     return [row | {FOLDER: str(folder)} for row in [*found, *waiting]]
-
-
-def _is_run(row: dict[str, str]) -> bool:
-    known = all(row.get(f"{group}.kind") in kinds for group, kinds in KINDS.items())
-    return known and None not in row and None not in row.values() and {"run_id", "seed"} <= set(row)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from regrun import settings as s
+from regrun.cli import main
 from regrun.data.sources import Source, load
 from regrun.data.split import split
 from regrun.parallel import ALONE, Peers
@@ -30,6 +31,36 @@ NEEDS = {
     "stochastic_depth": ["model=residual"],
     "attention_dropout": ["model=vit"],
 }
+
+
+Said = Callable[..., list[str]]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """What a command that ends well prints."""
+
+    def say(*words: object) -> list[str]:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return say
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The one line that a command is refused with."""
+
+    def refuse(*words: object, code: int = 2) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == code
+        output, errors = capsys.readouterr()
+        assert output == "" and len(errors.splitlines()) == 1
+        return errors.removeprefix("regrun: ").rstrip()
+
+    return refuse
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Said
 from scipy import stats as reference
 
 from regrun.cli import main
@@ -15,7 +16,6 @@ from regrun.cli import main
 SMALL = ["model=shallow", "model.width=8", "trainer.progress=none", "trainer.epochs=1"]
 FACTORIAL = ["-m", *SMALL, "reg=none,dropout,batchnorm,[dropout,batchnorm]", "seed=range(5)"]
 WORDS = ("kind", "data", "a", "b", "metric", "verdict")
-Said = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +36,6 @@ def summary(swept: Path) -> pd.DataFrame:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a command that ends well prints."""
-
-    def say(*words: object) -> list[str]:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 0
-        return capsys.readouterr().out.splitlines()
-
-    return say
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line that a command is refused with."""
-
-    def refuse(*words: object, code: int = 2) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == code
-        output, errors = capsys.readouterr()
-        assert output == "" and len(errors.splitlines()) == 1
-        return errors.removeprefix("regrun: ")
-
-    return refuse
 
 
 def written(table: pd.DataFrame, name: str = "t") -> Path:
@@ -366,5 +340,5 @@ def test_what_keeps_runs_from_being_pairs_is_said(summary: pd.DataFrame, refused
 
 
 def test_a_damaged_table_is_refused(summary: pd.DataFrame, refused: Callable[..., str]) -> None:
-    assert "is no table of regrun's" in refused("compare", written(summary[["seed"]]), code=3)
+    assert "is no such table of regrun's" in refused("compare", written(summary[["seed"]]), code=3)
     assert "must be a number" in refused("compare", written(summary.assign(val_accuracy_best="x"), "u"), code=3)

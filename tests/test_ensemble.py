@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make, train_rows
+from conftest import Said, make, train_rows
 
 import regrun
 from regrun import checks, collect, config, keeping, predictions, prepare, schedules
@@ -28,8 +28,6 @@ KEEP = [*SMALL, "trainer.save=predictions"]
 SHARED = ["-m", *KEEP, "seeds.split=0", "reg=none,dropout", "seed=range(3)"]
 CYCLES = ["scheduler=cosine_restarts", "scheduler.t_0=2", "trainer.early_stopping.patience=null", "optimizer.lr=0.01"]
 
-Said = Callable[..., list[str]]
-
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -43,32 +41,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shared") / "s"
     assert main([*SHARED, f"hydra.sweep.dir={root}"]) == 0
     return root
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a command that ends well prints."""
-
-    def say(*words: object) -> list[str]:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == 0
-        return capsys.readouterr().out.splitlines()
-
-    return say
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """The one line that a command is refused with."""
-
-    def refuse(*words: object, code: int) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == code
-        output, errors = capsys.readouterr()
-        assert output == "" and len(errors.splitlines()) == 1
-        return errors.removeprefix("regrun: ")
-
-    return refuse
 
 
 def rows(root: Path | str, where: str = "test") -> pd.DataFrame:
@@ -242,7 +214,7 @@ def test_a_sweep_that_kept_nothing_says_what_to_set_and_then_keeps_it(refused: C
     assert main(line) == 0
     before = Path("s/summary.csv").read_bytes()
     assert "2 of 2 runs have kept no predictions" in (problem := refused("ensemble", "s", code=3))
-    assert problem.endswith("repeat the command with trainer.save=predictions\n")
+    assert problem.endswith("repeat the command with trainer.save=predictions")
     assert main([*line, "trainer.save=predictions"]) == 0
     assert len(kept("s")) == 2 and Path("s/summary.csv").read_bytes() == before
     said("ensemble", "s")

@@ -1,12 +1,12 @@
 """`regrun check`: honest reruns pass, planted faults are caught, and a false alarm is as rare as the level says."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Refused
 from torch import Tensor
 
 from regrun import gate, measure, optim, schedules
@@ -191,23 +191,6 @@ def test_what_is_off_is_named_and_nothing_else(
 def test_a_spreadsheet_that_wrote_the_numbers_anew_changes_no_setting(cosine: Path, tmp_path: Path) -> None:
     again = changed(tmp_path / "s", cosine, 10, reg__dropout__rate="0.50", reg__l2__value="0", model__bias="TRUE")
     checked(again, cosine, 0)
-
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """The one line that a command is refused with."""
-
-    def refuse(*words: object, code: int = 2) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == code
-        output, errors = capsys.readouterr()
-        assert output == "" and len(errors.splitlines()) == 1
-        return errors.removeprefix("regrun: ").rstrip()
-
-    return refuse
 
 
 def test_too_few_seeds_are_refused(cosine: Path, tmp_path: Path, refused: Refused) -> None:

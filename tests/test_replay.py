@@ -1,7 +1,6 @@
 """Rules of early stopping on whole curves: they stop where a run that was trained with them stops."""
 
 import csv
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make, train_rows
+from conftest import Refused, make, train_rows
 
 from regrun import replay, stats
 from regrun import settings as s
@@ -141,23 +140,6 @@ def test_a_single_run_has_no_interval(tmp_path: Path) -> None:
     assert main([*OVERFITTING, "trainer.progress=none", "trainer.epochs=6", FULL, f"hydra.run.dir={root}"]) == 0
     table = replayed(root, KEYS + "patience=1")
     assert set(table.n) == {1} and table["low"].isna().all() and table["mean"].notna().all()
-
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
-    """The one line that a command is refused with."""
-
-    def refuse(*words: object, code: int = 2) -> str:
-        capsys.readouterr()
-        assert main([str(word) for word in words]) == code
-        output, errors = capsys.readouterr()
-        assert output == "" and len(errors.splitlines()) == 1
-        return errors.removeprefix("regrun: ").rstrip()
-
-    return refuse
 
 
 def test_runs_that_were_stopped_are_refused(tmp_path: Path, refused: Refused) -> None:

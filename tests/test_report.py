@@ -363,7 +363,7 @@ def test_a_table_that_is_none_is_named(sweep: Path, tmp_path: Path, name: str, c
 def test_a_kind_of_another_version_is_named(sweep: Path, tmp_path: Path, capsys: Any) -> None:
     root = copied(sweep, tmp_path / "s", summary={"model.kind": "perceiver"})
     assert main(["report", str(root)]) == 3
-    assert "model.kind: no such kind, got 'perceiver'" in capsys.readouterr().err
+    assert "model.kind is not one of regrun's, got 'perceiver'" in capsys.readouterr().err
 
 
 def test_a_report_loads_neither_torch_nor_pandas(sweep: Path, tmp_path: Path) -> None:

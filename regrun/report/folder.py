@@ -6,16 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import collect, overrides, records
+from regrun import collect, overrides
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
-from regrun.settings import KINDS, Reg, flatten
 
 FIGURES = ("accuracy", "r2")  # what is higher where a network is better
-NEEDED = {"run_id", "status", "seed", "stop_reason", *(f"{group}.kind" for group in KINDS)}
-
-OFF = {name: records.cell(value) for name, value in flatten(Reg(), "reg.").items()} | {"reg.weight_decay.value": "0.0"}
+NEEDED = ("run_id", "status", "seed", "stop_reason")
 GROUP = re.compile(r"^'?(?:model|reg|optimizer|scheduler|data|trainer)\.|\.active(?==)|\.value(?==)|=true$|'$")
 
 Points = dict[int, list[float]]  # epoch -> a value of each run that has one
@@ -87,39 +84,13 @@ def read(root: Path) -> Folder:
             f"report: must be followed by a folder with a summary.csv, got {clip(str(root))!r}; "
             "regrun collect DIR writes a sweep's"
         )
-    runs = _rows(root / "summary.csv")
-    planned = table(root / "plan.csv") if (root / "plan.csv").is_file() else []
+    runs: list[Cells] = [*collect.checked_summary(root / "summary.csv", NEEDED, counts=[])]
+    planned = collect.checked(root / "plan.csv", ["run_id"]) if (root / "plan.csv").is_file() else []
     varied = overrides.without_seeds(overrides.varying(runs))
     quantity = next((name for name in FIGURES if numbers(runs, f"val_{name}_best")), "loss")
     settings = _settings(runs, varied, quantity)
     curves, layers = _curves(root / "curves.csv"), _layers(root / "layers.csv")
     return Folder(root, runs, max(len(planned), len(runs)), varied, settings, quantity, curves, layers)
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    """Any table as it stands. Raises DataError."""
-    try:
-        found = collect.rows(path)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
-    if any(None in row or None in row.values() for row in found):
-        raise DataError(f"{path}: is no table of regrun's (a row is longer or shorter than the header); repeat the run")
-    return found
-
-
-def _rows(path: Path) -> list[Cells]:
-    """The rows of summary.csv."""
-    found: list[Cells] = [*table(path)]
-    if not found:
-        raise ConfigError(f"report: {path} has no run yet; wait for the first one")
-    if missing := sorted(NEEDED - set(found[0])):
-        raise DataError(f"{path}: has no column {missing[0]}; repeat the run")
-    for row in found:
-        for group, kinds in KINDS.items():
-            if row[f"{group}.kind"] not in kinds:
-                got = clip(row[f"{group}.kind"])
-                raise DataError(f"{path}: {group}.kind: no such kind, got {got!r}; use the version that wrote it")
-    return found
 
 
 def _settings(runs: Sequence[Cells], varied: Sequence[str], quantity: str) -> list[Setting]:
@@ -141,7 +112,7 @@ def _setting(values: dict[str, str], runs: list[Cells], label: str) -> Setting:
 def _labels(rows: Sequence[Cells], names: Sequence[str]) -> list[str]:
     """Short names: `depth=8 dropout.rate=0.2 batchnorm`; whole overrides where two settings would have the same."""
     whole = [overrides.words(row, names) or "the only setting" for row in rows]
-    shown = [overrides.words(row, [n for n in names if row[n] != OFF.get(n)]).split() for row in rows]
+    shown = [overrides.words(row, [n for n in names if row[n] != overrides.NEUTRAL.get(n)]).split() for row in rows]
     short = [" ".join(GROUP.sub("", word) for word in words) or "no reg" for words in shown]
     return short if len(set(short)) == len(short) else whole
 
