@@ -46,11 +46,11 @@ def random_features(run: Settings, source: Source, seed: int, is_quick: bool) ->
     features, test = (np.maximum(part @ w, 0) for part in (x, x_test))
     errors: dict[str, dict[int, float]] = {arm: {} for arm in y}
     for width in widths:
-        u, sv, vt = np.linalg.svd(features[:, :width].astype(np.float64), full_matrices=False)
+        solve = least_squares(features[:, :width].astype(np.float64))
         for arm, own in y.items():
-            filtered = sv / (sv**2 + (RIDGE if "ridge" in arm else 0.0))
-            weights = vt.T @ (filtered[:, None] * (u.T @ np.eye(source.num_classes)[own]))
-            errors[arm][width] = float(((test[:, :width] @ weights).argmax(1) != truth).mean())
+            weights = solve(np.eye(source.num_classes)[own], RIDGE if "ridge" in arm else 0.0)
+            logits = test[:, :width] @ weights.astype(np.float32)
+            errors[arm][width] = float((logits.argmax(1) != truth).mean())
     for arm, by_width in errors.items():
         yield from (Found(arm, "test_error", error, width) for width, error in by_width.items())
         at_peak = max(by_width, key=lambda width: by_width[width])
@@ -59,6 +59,19 @@ def random_features(run: Settings, source: Source, seed: int, is_quick: bool) ->
         yield Found(arm, "last_ratio", by_width[max(widths)] / by_width[300])
         beside = np.sqrt(by_width[EXAMPLES // 2] * by_width[2 * EXAMPLES])
         yield Found(arm, "bump", by_width[EXAMPLES] / float(beside))
+
+
+def least_squares(a: Array) -> Callable[[Array, float], Array]:
+    """A function of (targets (N, K), ridge) that gives the weights (P, K); those of minimal norm where ridge is 0.
+
+    a: (N, P). Where P is well above N, by the eigenvectors of a a^T: half the time, and a is well-conditioned there.
+    """
+    n, p = a.shape
+    if p < 2 * n:
+        u, sv, vt = np.linalg.svd(a, full_matrices=False)
+        return lambda y, ridge: np.asarray(vt.T @ ((sv / (sv**2 + ridge))[:, None] * (u.T @ y)))
+    squares, u = np.linalg.eigh(a @ a.T)
+    return lambda y, ridge: np.asarray(a.T @ (u @ ((u.T @ y) / (squares + ridge)[:, None])))
 
 
 def _flat(source: Source, at: torch.Tensor) -> NDArray[np.float32]:

@@ -139,14 +139,14 @@ ONE: dict[str, Callable[[Run], float]] = {
 
 
 def highest_lr(runs: Sequence[Run]) -> float:
-    """The highest learning rate whose val error is below 10 %; a third of the lowest one tried where none is."""
-    rates = {run.number("optimizer.lr"): run.error("val", "last") for run in runs}
+    """The highest learning rate whose lowest val error is below 10 %; a third of the lowest one tried if none is."""
+    rates = {run.number("optimizer.lr"): run.error("val", "best") for run in runs}
     return max((lr for lr, error in rates.items() if error < GOOD), default=min(rates) / 3)
 
 
 def tuned_error(runs: Sequence[Run]) -> float:
-    """Test error of the run with the lowest val error."""
-    return min(runs, key=lambda run: run.error("val", "last")).error("test", "last")
+    """Test error of the run and the epoch that val chooses."""
+    return min(runs, key=lambda run: run.error("val", "best")).error("test", "best")
 
 
 def weight_distance(runs: Sequence[Run]) -> float:
