@@ -19,7 +19,8 @@ from regrun.errors import ConfigError
 from regrun.paths import conf_dir
 
 FILES = sorted(conf_dir().rglob("*.yaml"))
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.parent == conf_dir()]
+GROUPS = {path.parent for path in FILES if path.parent.parent == conf_dir()} - {conf_dir() / "study"}
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent in GROUPS]
 REGULARIZERS = [option for group, option in OPTIONS if group == "reg"]
 
 LINES = [

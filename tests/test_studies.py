@@ -122,7 +122,7 @@ def test_exit_codes(tmp_path: Path, expected: str, checks: str, seeds: int, code
 
 def test_a_run_that_fails_leaves_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Layers of a million units ask for terabytes, which are refused."""
-    arms = DESIGN.replace("model.width=16", "model.widths=[1000000,1000000]")
+    arms = DESIGN.replace("model.width=16", "'model.widths=[1000000,1000000]'")
     write(tmp_path, "steps", expected="reproduced", arms=arms)
     assert study(tmp_path, "steps", "sweep.workers=1") == 1
     assert "runs have failed, so there is no verdict" in capsys.readouterr().out
