@@ -49,7 +49,8 @@ keys often changed:
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, or a check failed, 2 a mistake in the command, 3 corrupt input,
-4 the environment, 5 a study was inconclusive, 6 its verdict is not the expected one, 130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
+4 the environment, 5 a study was inconclusive, 6 its verdict is not the expected one, 130 or 143 interrupted.
+Python: regrun.read(FOLDER), regrun.load(FOLDER).
 """
 
 
