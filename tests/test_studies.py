@@ -129,6 +129,19 @@ def test_a_run_that_fails_leaves_no_verdict(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out" / "studies.csv").exists()
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, refused: Refused) -> None:
+    """Its README.md would be written over."""
+    write(tmp_path, "steps", expected="reproduced")
+    words = ["study=steps", f"hydra.sweep.dir={tmp_path}", "--config-dir", tmp_path]
+    assert refused(*words).startswith("hydra.sweep.dir: must be a new or an empty folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+
+def test_another_profile_takes_another_folder(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(done, "steps", "profile=full") == 2
+    assert capsys.readouterr().err.startswith("regrun: hydra.sweep.dir: has another plan, got ")
+
+
 def test_full_takes_other_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "steps", expected="reproduced")
     found = design.find("steps", tmp_path)

@@ -1,11 +1,10 @@
 """`regrun study=NAME`: from the command's words to verdicts on the screen, tables on disk, and the exit code."""
 
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from regrun import config, display, ledger
+from regrun import config, display, ledger, records
 from regrun.data.sources import Source
 from regrun.errors import ConfigError, RunFailed, clip
 from regrun.studies import design, pages
@@ -26,34 +25,41 @@ def execute(words: Sequence[str], *, own: Path | None = None, dry_run: bool = Fa
     """Conduct the studies; returns the exit code. own: a folder with studies of one's own in `study/`."""
     chosen, profile, how = _parsed(words, own)
     root = _root([word for word in how if word.startswith("hydra")])
+    if not (root / pages.RUNS).is_dir() and not records.is_free(root):
+        raise ConfigError(records.taken(root, key="hydra.sweep.dir"))
     loaded = dict[str, Source]()
     how = [word for word in how if not word.startswith("hydra.sweep.dir")]
     planned = [plan(study, profile, how, root / pages.RUNS / study.name, loaded) for study in chosen]
     write = display.writer(sys.stdout)
-    if dry_run:
-        for line in _plan_lines(planned):
-            write(line)
-        return 0
-    done, failures = list[Done](), list[str]()
+    if not dry_run:
+        return _conducted(root, planned, own, write)
+    _tell(_plan_lines(planned), write)
+    return 0
+
+
+def _conducted(root: Path, planned: Sequence[Planned], own: Path | None, write: Callable[[str], None]) -> int:
+    """Each study after the other; one whose runs fail costs the others nothing."""
+    done = list[Done]()
     for number, one in enumerate(planned, start=1):
-        for line in _head(one, number, len(planned)):
-            write(line)
+        _tell(_head(one, number, len(planned)), write)
         try:
-            found = conduct(one, _repeats(one))
+            found = conduct(one, f"regrun study={one.study.name} profile={one.profile}")
         except RunFailed as error:
-            failures.append(str(error))
             write(str(error))
             continue
         if isinstance(found, int):
             return 128 + found
         done.append(found)
-        for line in _verdict_lines(found):
-            write(line)
+        _tell(_verdict_lines(found), write)
     if done:
         pages.write(root, design.every(own))
-        for line in _end(root, planned, done):
-            write(line)
-    return FAILED if failures else _exit_code(done)
+        _tell(_end(root, planned, done), write)
+    return _exit_code(done) if len(done) == len(planned) else FAILED
+
+
+def _tell(lines: Iterator[str], write: Callable[[str], None]) -> None:
+    for line in lines:
+        write(line)
 
 
 def _parsed(words: Sequence[str], own: Path | None) -> tuple[list[Study], str, list[str]]:
@@ -84,10 +90,6 @@ def _root(hydra: Sequence[str]) -> Path:
     folder = config.command(hydra, multirun=True).jobs[0].sweep
     assert folder is not None
     return folder
-
-
-def _repeats(one: Planned) -> str:
-    return f"regrun study={shlex.quote(one.study.name)} profile={one.profile}"
 
 
 def _plan_lines(planned: Sequence[Planned]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from regrun import config
 from regrun.config import Command, Job
 from regrun.data.sources import Source
 from regrun.errors import ConfigError, clip
+from regrun.plan import check_same
 from regrun.prepare import Prepared, prepare
 from regrun.studies import figures
 from regrun.studies.computed import COMPUTED
@@ -56,7 +57,11 @@ def plan(study: Study, profile: str, how: Sequence[str], root: Path, loaded: dic
     except ConfigError as error:
         raise ConfigError([f"study {study.name}: {line}" for line in error.problems]) from None
     arms = {arm: _by_seed([prepared[i] for i in span], seeds) for arm, span in spans.items()}
-    runs = {p.run_id: p for p in reversed(prepared)}  # of two jobs that are one run, the first
+    runs = dict[str, Prepared]()
+    for p in prepared:
+        runs.setdefault(p.run_id, p)  # of two jobs that are one run, the sweep trains the first
+    if jobs:
+        check_same(root, list(runs.values()))
     command = replace(command, jobs=jobs or command.jobs)
     return Planned(study, profile, root, seeds, command, runs, arms, prepared[0].source)
 
