@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,14 +71,15 @@ def read(folder: Path, study: Study) -> Done:
 
 
 def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
-    """What is computed and not trained. One process: its matrices may take all cores."""
+    """What is computed and not trained: a seed on each core, since BLAS's own threads wait for each other."""
     study, own = planned.study, planned.command.jobs[0].settings
     if study.compute is None:
         return
-    is_quick = planned.profile == "quick"
-    with threadpool_limits(len(os.sched_getaffinity(0))):
-        for seed in planned.seeds:
-            yield from ((seed, found) for found in COMPUTED[study.compute](own, planned.source, seed, is_quick))
+    compute, is_quick = COMPUTED[study.compute], planned.profile == "quick"
+    with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        tried = pool.map(lambda seed: list(compute(own, planned.source, seed, is_quick)), planned.seeds)
+        for seed, found in zip(planned.seeds, tried, strict=True):
+            yield from ((seed, one) for one in found)
 
 
 def _ended(planned: Planned) -> dict[str, Run]:
