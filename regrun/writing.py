@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import regrun
-from regrun import predictions, records, rows, settings, tracking
+from regrun import predictions, records, revision, rows, settings, tracking
 from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
@@ -174,6 +174,9 @@ def _provenance(prepared: Prepared, seconds: float) -> Provenance:
         peak_memory_bytes=_peak_memory(device),
         versions=versions,
         fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],
+        data_hash=prepared.data_hash,
+        git=revision.commit(),
+        code=revision.code(),
     )
 
 

@@ -12,7 +12,7 @@ from regrun.report.folder import Folder, Setting
 from regrun.settings import columns
 
 LEDGER = "ledger.csv"
-PROVENANCE = ("device", "world_size", "versions", "fingerprint")
+PROVENANCE = ("device", "world_size", "versions", "git", "code", "data_hash", "fingerprint")
 CHOSEN = 200  # letters of a cell that is somebody's text
 
 
@@ -188,9 +188,9 @@ def ledger(root: Path) -> Table | None:
 
 
 def provenance(found: Folder) -> Table:
-    """On what the runs were trained, how long it took, and the state of the code where it is recorded."""
-    recorded = [name for name in found.runs[0] if name.startswith("git")]
-    facts = [[name, _clip(counted(row[name] for row in found.runs))] for name in (*recorded, *PROVENANCE)]
+    """On what the runs were trained, by which code, how long it took; tables of older versions lack some of it."""
+    recorded = [name for name in PROVENANCE if name in found.runs[0]]
+    facts = [[name, _clip(counted(row[name] for row in found.runs))] for name in recorded]
     seconds, peak = numbers(found.runs, "seconds"), numbers(found.runs, "peak_memory_bytes")
     facts.append(["run seconds", f"{sum(seconds):.1f} in total; a stack's runs share theirs"])
     facts += [["peak memory", f"{max(peak) / 2**20:,.0f} MiB"]] if peak else []
