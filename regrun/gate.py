@@ -23,6 +23,7 @@ SHOWN = 5  # settings in which a setting differs from the baseline's
 HIGHER = ("val_accuracy_best", "val_r2_best", "test_accuracy_best", "test_r2_best")
 LOWER = ("failed", "diverged", "val_loss_best", "test_loss_best", "best_epoch")
 SHARES = (
+    "weight_decay",
     "dropout",
     "attention_dropout",
     "spatial_dropout",
@@ -34,7 +35,7 @@ SHARES = (
     "mixup",
     "cutmix",
 )
-COUNTS = ("weight_decay", "batchnorm", "layernorm", "groupnorm", "accumulate")
+COUNTS = ("batchnorm", "layernorm", "groupnorm", "accumulate")
 SAME = ("train_loss_last", "objective", "weight_norm", *(f"acted.{name}" for name in SHARES))
 SIZES = ("num_parameters", "train_size", "val_size", "test_size", "skipped_examples", "lr_first")
 EXACT = (*SIZES, *(f"acted.{name}" for name in COUNTS))

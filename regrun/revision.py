@@ -1,4 +1,4 @@
-"""Which code this is: the commit of regrun's checkout, and a hash of its files, which also tells what is uncommitted."""
+"""Which code this is: the commit of regrun's checkout, and a hash of its files, uncommitted changes included."""
 
 import functools
 import hashlib
@@ -17,8 +17,9 @@ def commit(checkout: Path = HERE.parent) -> str | None:
     if not head.startswith("ref: "):
         return head or None
     name, shared = head.removeprefix("ref: "), git / (_read(git / "commondir") or ".")
-    packed = dict(reversed(line.split(" ", 1)) for line in _read(shared / "packed-refs").splitlines() if " " in line)
-    return _read(git / name) or _read(shared / name) or packed.get(name)
+    packed = [line.split(" ", 1) for line in _read(shared / "packed-refs").splitlines()]
+    found = [parts[0] for parts in packed if parts[1:] == [name]]
+    return _read(git / name) or _read(shared / name) or (found[0] if found else None)
 
 
 def _read(path: Path) -> str:

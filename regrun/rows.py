@@ -12,7 +12,7 @@ ACTED = {
     "batchnorm": "norm layers that normalized val by their running statistics",
     "layernorm": "layer norms that ran",
     "groupnorm": "group norms that ran",
-    "weight_decay": "parameters that decayed",
+    "weight_decay": "share by which decay shrank the norm of the weights that decay, mean over the measured steps",
     "l2": "mean of the l2 penalty over the measured steps",
     "l1": "mean of the l1 penalty over the measured steps",
     "max_norm": "share of units whose incoming weights the measured steps scaled down",

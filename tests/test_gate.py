@@ -75,7 +75,7 @@ def shuffled(self: Batches, *arguments: Any, _own: Any = Batches.train_batch, **
 
 FAULTS: dict[str, tuple[Any, str, Any, set[str]]] = {
     "eval forgotten": (measure, "evaluate", with_dropout, {"val_accuracy_best", "test_accuracy_best"}),
-    "decay dropped": (optim, "decay", without_decay, {"weight_norm"}),
+    "decay dropped": (optim, "decay", without_decay, {"acted.weight_decay", "weight_norm"}),
     "schedule off by one": (schedules, "epoch_lrs", a_step_late, {"lr_first", "lr_first@epoch_1", "lr_last@epoch_5"}),
     "labels shuffled": (Batches, "train_batch", shuffled, {"val_accuracy_best", "test_accuracy_best", "val_loss_best"}),
 }

@@ -45,7 +45,7 @@ class Source:
         found = hashlib.sha256()
         for part in (self.inputs, self.targets, self.train, self.test):
             found.update(f"{part.dtype} {list(part.shape)}".encode())
-            found.update(part.contiguous().flatten().view(torch.uint8).numpy())
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
         return found.hexdigest()[:16]
 
     @property
