@@ -104,11 +104,13 @@ def _line(found: Mapping[Path, Sequence[Read]]) -> str:
 
 
 def reads(root: Path) -> list[Read]:
-    """The runs of a sweep, or the one of a run, whose test figures are known, in the order of their stacks."""
-    if (root / plan.NAME).is_file():
-        found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
-    else:
-        path = root / "summary.csv"
+    """The runs whose test figures are known: a sweep's in the order of its stacks; else those of a summary.csv.
+
+    root: a folder, or a summary.csv by whatever name. Tables that came without their stacks are one look.
+    """
+    found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
+    if not found:
+        path = root / "summary.csv" if root.is_dir() else root
         found = [(0, row) for row in (collect.rows(path) if path.is_file() else [])]
     names = [n for n in overrides.without_seeds(settings.columns()) if n not in settings.WITHOUT_EFFECT]
     return [_read(stack, row, names) for stack, row in found if row.get("test_loss_best", "none") != "none"]
