@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regrun import across, levels, paired, pairing, records, rows, stats
+from regrun import across, ledger, levels, paired, pairing, records, rows, stats
 from regrun.errors import ConfigError, clip
 from regrun.findings import CompareRow, ProfileRow
 from regrun.pairing import Compared, Values
@@ -51,6 +51,7 @@ class Result:
     rows: list[CompareRow]
     profiles: list[ProfileRow]
     delta: float
+    looks: str  # at test, as far as the folders know
 
 
 def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) -> Result:
@@ -61,7 +62,8 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
     if not any(row.n for row in found):
         raise ConfigError(f"compare: nothing is paired in {clip(str(folders[0]))!r}; {_why(compared)}")
     own = [_level(compared, level, name) for level, name in names.items()]
-    result = Result(compared, own, _judged(found, delta), list(_profiles(compared, names)), delta)
+    profiles = list(_profiles(compared, names))
+    result = Result(compared, own, _judged(found, delta), profiles, delta, ledger.line(*folders))
     _table(folders[0] / NAME, CompareRow, result.rows)
     if result.profiles:
         _table(folders[0] / PROFILES, ProfileRow, result.profiles)

@@ -33,7 +33,7 @@ Lines = list[dict[str, str]]
 def tell(result: Result, root: Path) -> None:
     """Print the tables, and what to know of them."""
     tables = list(_tables(result))
-    closing = [*_notes(result), f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]
+    closing = [*_notes(result), result.looks, f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]
     if display.way("auto", sys.stdout) == "rich":
         console = display.console(sys.stdout)
         for title, rows in tables:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from regrun import collect, overrides, plan, records, rows, settings, stats
+from regrun import collect, overrides, records, rows, settings, stats
 from regrun.errors import DataError, clip
 from regrun.findings import LedgerRow
 from regrun.overrides import Cells
@@ -45,7 +45,7 @@ class Read:
 def look(root: Path, by: str) -> None:
     """Note that a command is about to read test. One short line, appended: several commands may look at once."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    stacks = len(list(root.glob("stacks/*"))) if (root / plan.NAME).is_file() else 1  # a run is a stack of one
+    stacks = len(list(root.glob("stacks/*"))) if (root / "plan.csv").is_file() else 1  # a run is a stack of one
     records.append(root / LOOKS, ("when", "by", "stacks"), [(when, by, stacks)])
 
 
@@ -65,7 +65,7 @@ def _ledger(root: Path, own: Sequence[Read]) -> list[LedgerRow]:
     looks = _looks(root)
     first = min((look.stacks for look in looks if look.by in TRAINING), default=math.inf)
     if any(read.stack < first for read in own):  # a single run, or what an older version has trained
-        looks = [Look(None, "sweep" if (root / plan.NAME).is_file() else "run", 0), *looks]
+        looks = [Look(None, "sweep" if (root / "plan.csv").is_file() else "run", 0), *looks]
     found = list[LedgerRow]()
     for number, now in enumerate(looks):
         trains = now.by in TRAINING

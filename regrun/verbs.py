@@ -162,7 +162,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
     if not result.signal and "ok" in result.statuses:
-        show(confirm.lines(best, root / confirm.FOLDER))
+        show(confirm.lines(best, root))
     return exit_code(result)
 
 

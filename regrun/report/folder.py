@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import collect, overrides
+from regrun import collect, ledger, overrides
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
@@ -52,6 +52,7 @@ class Folder:
     varied: list[str]  # settings in which the plan's runs differ, seeds aside
     settings: list[Setting]
     quantity: str  # accuracy, r2, or loss where no run has either
+    looks: str = ""  # how often test was read, for how many settings, and how lucky the best of them is
     curves: dict[str, dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
     layers: dict[str, dict[int, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
@@ -90,7 +91,8 @@ def read(root: Path) -> Folder:
     quantity = next((name for name in FIGURES if numbers(runs, f"val_{name}_best")), "loss")
     settings = _settings(runs, varied, quantity)
     curves, layers = _curves(root / "curves.csv"), _layers(root / "layers.csv")
-    return Folder(root, runs, max(len(planned), len(runs)), varied, settings, quantity, curves, layers)
+    looks = ledger.line(root)
+    return Folder(root, runs, max(len(planned), len(runs)), varied, settings, quantity, looks, curves, layers)
 
 
 def _settings(runs: Sequence[Cells], varied: Sequence[str], quantity: str) -> list[Setting]:

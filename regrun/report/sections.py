@@ -71,6 +71,7 @@ def effects(found: Folder) -> Section:
         lines.append(
             f"The best of {len(found.settings)} settings looks better on val than it is: it was chosen by that figure."
         )
+    lines.append(_sentence(found.looks))
     if any(len(s.runs) == 1 for s in found.settings):
         lines.append("n = 1 gives no interval: train more seeds to learn how much chance there is in a figure.")
     found_effects = factors.effects(found)
@@ -82,6 +83,11 @@ def effects(found: Folder) -> Section:
     return Section(
         "effects", "Effects", lines, drawings, _with_rows(tables.effects(found), tables.factors(found, found_effects))
     )
+
+
+def _sentence(line: str) -> str:
+    """What stands below tables in a terminal, for a page."""
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def _effects(found: Folder, effects: Sequence[Effect]) -> Iterator[Drawing]:
@@ -334,7 +340,7 @@ def runs(found: Folder) -> Section:
 def looks(found: Folder) -> Section:
     """How often test was read."""
     read = sum(number(row.get(f"test_{found.quantity}_best")) is not None for row in found.runs)
-    lines = [f"{count_of(read, 'run')} read test at its end, in one look."]
+    lines = [f"{count_of(read, 'run')} read test at its end, in one look.", _sentence(found.looks)]
     if curves_of := sum(("test", "loss") in own for own in found.curves.values()):
         lines.append(f"{count_of(curves_of, 'run')} read it after each epoch, too (trainer.test_curve).")
     table = tables.ledger(found.root)
