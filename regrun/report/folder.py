@@ -10,6 +10,7 @@ from regrun import collect, ledger, overrides
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
+from regrun.stats import wilson
 
 FIGURES = ("accuracy", "r2")  # what is higher where a network is better
 NEEDED = ("run_id", "status", "seed", "stop_reason")
@@ -31,6 +32,12 @@ class Setting:
     def finished(self) -> list[Cells]:
         """The runs that ended well, or diverged."""
         return [row for row in self.runs if row["status"] in FINISHED]
+
+    @property
+    def success(self) -> Mean | None:
+        """The share of its runs that ended well, of those that ended, with its Wilson interval."""
+        ended = [row["status"] for row in self.runs if row["status"] != "interrupted"]
+        return Mean(len(ended), *wilson(ended.count("ok"), len(ended))) if ended else None
 
     def mean(self, column: str) -> Mean | None:
         """Of a column of summary.csv, over the finished runs."""
@@ -114,9 +121,14 @@ def _setting(values: dict[str, str], runs: list[Cells], label: str) -> Setting:
 def _labels(rows: Sequence[Cells], names: Sequence[str]) -> list[str]:
     """Short names: `depth=8 dropout.rate=0.2 batchnorm`; whole overrides where two settings would have the same."""
     whole = [overrides.words(row, names) or "the only setting" for row in rows]
-    shown = [overrides.words(row, [n for n in names if row[n] != overrides.NEUTRAL.get(n)]).split() for row in rows]
-    short = [" ".join(GROUP.sub("", word) for word in words) or "no reg" for words in shown]
+    short = [shortened(row, names) or "no reg" for row in rows]
     return short if len(set(short)) == len(short) else whole
+
+
+def shortened(row: Cells, names: Sequence[str]) -> str:
+    """Overrides without groups, and without what is off."""
+    words = overrides.words(row, [n for n in names if row[n] != overrides.NEUTRAL.get(n)]).split()
+    return " ".join(GROUP.sub("", word) for word in words)
 
 
 def _rank(setting: Setting, quantity: str) -> float:

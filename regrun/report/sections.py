@@ -9,7 +9,7 @@ from regrun.report import charts, factors, tables
 from regrun.report.charts import Band, Bar, Grid, Stop
 from regrun.report.drawing import Drawing, Scale, scale
 from regrun.report.factors import Effect
-from regrun.report.figures import Mean, count_of, mean, number, numbers, scaled, within
+from regrun.report.figures import Mean, count_of, mean, number, numbers, percent, scaled, shown, within
 from regrun.report.folder import LAYER_FIGURES, Folder, Points, Setting
 from regrun.report.tables import Table
 
@@ -42,19 +42,36 @@ def run(found: Folder) -> Section:
     count, first = len(found.runs), found.runs[0]
     kinds = sorted({row["data.kind"] for row in found.runs})
     lines = [f"{count_of(count, 'run')} of {count_of(len(found.settings), 'setting')} on {', '.join(kinds)}."]
-    sizes = {len(setting.runs) for setting in found.settings}
+    sizes = {len(setting.finished) for setting in found.settings}
     if len(sizes) == 1 and count > 1:
         lines.append(f"{count_of(sizes.pop(), 'run')} for each setting.")
     elif count > 1:
         lines.append(
-            f"Settings have from {min(sizes)} to {max(sizes)} runs: their intervals differ for that reason, too."
+            f"Settings have from {min(sizes)} to {max(sizes)} finished runs: their means are not of the same seeds. "
+            "regrun compare pairs them."
         )
     if left := tables.unfinished(found):
         lines.append(f"{count_of(left, 'run')} of the plan have not ended: this is a report on the others.")
     if all(number(row.get("train_size")) == number(first.get("train_size")) for row in found.runs):
         sizes_of = [f"{first.get(f'{split}_size', 'none')} {split}" for split in ("train", "val", "test")]
         lines.append(f"Examples: {', '.join(sizes_of)}.")
-    return Section("run", "What was run", lines, [], _with_rows(tables.varied(found), tables.shared(found)))
+    return Section(
+        "run", "What was run", [*lines, *_found(found)], [], _with_rows(tables.varied(found), tables.shared(found))
+    )
+
+
+def _found(found: Folder) -> Iterator[str]:
+    """The result in a sentence or two."""
+    best, q = found.settings[0], found.quantity
+    unit = " %" if q == "accuracy" else ""
+    val, test = (best.mean(f"{split}_{q}_best") for split in ("val", "test"))
+    if val is not None:
+        name = "" if len(found.settings) == 1 else f"Best by val: {best.label}. "
+        told = f" and {shown(test, q)}{unit} on test" if test is not None else ""
+        yield f"{name}{found.called.capitalize()} {shown(val, q)}{unit} on val{told} ({count_of(val.n, 'run')})."
+    bad = {name: sum(row["status"] == name for row in found.runs) for name in ("diverged", "failed", "oom")}
+    if told := ", ".join(f"{number} {name}" for name, number in bad.items() if number):
+        yield f"{told} of {count_of(len(found.runs), 'run')}."
 
 
 def _with_rows(*found: Table) -> list[Table]:
@@ -327,9 +344,19 @@ def failures(found: Folder) -> Section:
     if not table.rows:
         return Section("failures", "Failures and divergences", ["None: every run ended well."])
     lines = [
-        f"{len(table.rows)} of {count_of(len(found.runs), 'run')} did not end well. A run that diverged is a result."
+        f"{len(table.rows)} of {count_of(len(found.runs), 'run')} did not end well. A run that diverged is a result. "
+        "What share of a setting's runs ends well is known as well as so few runs tell: 95 % Wilson intervals."
     ]
-    return Section("failures", "Failures and divergences", lines, [], [table])
+    return Section("failures", "Failures and divergences", lines, list(_successes(found)), [table])
+
+
+def _successes(found: Folder) -> Iterator[Drawing]:
+    """Each setting's share of runs that ended well, the lowest first."""
+    bars = [Bar(s.label, percent(share)) for s in found.settings if (share := s.success) is not None]
+    bars = sorted(bars, key=lambda bar: bar.mean.mean)[:BARS]
+    if bars:
+        unit = "runs that ended well (%)"
+        yield charts.forest("failures", "Success by setting", bars, quantity="accuracy", unit=unit, line=100.0)
 
 
 def runs(found: Folder) -> Section:
