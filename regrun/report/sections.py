@@ -137,14 +137,22 @@ def curves(found: Folder) -> Section | None:
         "Mean over runs; the band is its 95 % t interval, as far as all runs of a setting have trained. After that, a "
         "thin line is the mean of those that went on. Both splits are measured in eval mode, without augmentation."
     ]
-    if len(found.settings) > PANELS:
-        lines.append(f"The best {PANELS} of {len(found.settings)} settings; curves.csv has all.")
+    shown = [s for s in found.settings if _has_curve(found, s)] or found.settings
+    if len(shown) < len(found.settings):
+        lines.append(f"{count_of(len(found.settings) - len(shown), 'setting')} ended before the first epoch: no curve.")
+    if len(shown) > PANELS:
+        lines.append(f"The best {PANELS} of {len(shown)} settings; curves.csv has all.")
     quantities = [found.quantity, "loss"] if found.quantity != "loss" else ["loss"]
-    own = {q: [(s, bands) for s in found.settings[:PANELS] if (bands := _bands(found, s, q))] for q in quantities}
+    own = {q: [(s, bands) for s in shown[:PANELS] if (bands := _bands(found, s, q))] for q in quantities}
     drawn = [drawing for q in quantities for drawing in _overlay(found, q)]
     panels = [list(_panels(own[q], q, _unit(found, q))) for q in quantities]
     drawn += [drawing for pair in zip(*panels, strict=False) for drawing in pair]
     return Section("curves", "Learning curves", lines, drawn, is_paired=len(quantities) == 2)
+
+
+def _has_curve(found: Folder, setting: Setting) -> bool:
+    """Whether a run of it went beyond its first point."""
+    return any(len(points) > 1 for row in setting.runs for points in found.curves.get(row["run_id"], {}).values())
 
 
 def _unit(found: Folder, quantity: str) -> str:

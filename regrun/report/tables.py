@@ -25,6 +25,7 @@ from regrun.settings import columns
 
 LEDGER = "ledger.csv"
 PROVENANCE = ("device", "world_size", "versions", "git", "code", "data_hash", "fingerprint")
+COMMIT = 12  # digits of a commit that are shown
 CHOSEN = 200  # letters of a cell that is somebody's text
 
 
@@ -211,7 +212,8 @@ def ledger(root: Path) -> Table | None:
 def provenance(found: Folder) -> Table:
     """On what the runs were trained, by which code, how long it took; tables of older versions lack some of it."""
     recorded = [name for name in PROVENANCE if name in found.runs[0]]
-    facts = [[name, _clip(counted(row[name] for row in found.runs))] for name in recorded]
+    cells = {name: [row[name][: COMMIT if name == "git" else None] for row in found.runs] for name in recorded}
+    facts = [[name, _clip(counted(own))] for name, own in cells.items()]
     seconds, peak = numbers(found.runs, "seconds"), numbers(found.runs, "peak_memory_bytes")
     facts.append(["run seconds", f"{sum(seconds):.1f} in total; a stack's runs share theirs"])
     facts += [["peak memory", f"{max(peak) / 2**20:,.0f} MiB"]] if peak else []
