@@ -4,25 +4,26 @@ no optimum: it tells that the search was too narrow."""
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
-from regrun import overrides
+from regrun import collect, overrides
 from regrun.errors import clip
-from regrun.pairing import METRICS, Compared, Run, Values
+from regrun.pairing import FOLDER, METRICS, Compared, Run, Values
 
 LEAST = 3  # values of a setting, of which one may lie at the edge
+WINNER = "confirm"  # the folder of a sweep's best setting on fresh seeds
 SHOWN = 5  # edges that are told
 
 
 def warnings(compared: Compared, names: dict[Values, str]) -> Iterator[str]:
     """A line for unequal numbers of tries, and for each best value at an edge."""
-    tries = {level: len({(r.data, r.block) for r in compared.runs if r.level == level}) for level in compared.levels}
+    tries = {level: _tries(compared, level) for level in compared.levels}
     few, many = min(tries, key=lambda level: tries[level]), max(tries, key=lambda level: tries[level])
     if tries[few] < tries[many]:
-        others = ", ".join(compared.others[:3]) or "data sets"
         yield (
-            f"tuning budgets differ: {clip(names[few])} has {tries[few]} settings of {others}, {clip(names[many])} has "
-            f"{tries[many]}: the best of more tries is better by luck alone"
+            f"tuning budgets differ: {clip(names[few])} had {tries[few]} tries, {clip(names[many])} {tries[many]} "
+            f"({', '.join(compared.others[:3]) or 'settings'}): the best of more tries is better by luck alone"
         )
     metric = next(
         (m for m in METRICS if m.startswith("val_") and any(r.figure(m) is not None for r in compared.runs)), ""
@@ -31,6 +32,14 @@ def warnings(compared: Compared, names: dict[Values, str]) -> Iterator[str]:
     yield from edges[:SHOWN]
     if len(edges) > SHOWN:
         yield f"and {len(edges) - SHOWN} more best values at an edge"
+
+
+def _tries(compared: Compared, level: Values) -> int:
+    """Settings beside a level's own; of the winner of a sweep (`regrun confirm`), those that it was chosen from."""
+    sweep = Path(level[0]).parent if compared.by[0] == FOLDER and Path(level[0]).name == WINNER else None
+    if sweep is not None and (sweep / "effects.csv").is_file():
+        return len(collect.rows(sweep / "effects.csv"))
+    return len({(run.data, run.block) for run in compared.runs if run.level == level})
 
 
 def _edges(compared: Compared, names: dict[Values, str], metric: str) -> Iterator[str]:

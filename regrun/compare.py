@@ -39,7 +39,7 @@ class Result:
     rows: list[CompareRow]
     profiles: list[ProfileRow]
     delta: float
-    warnings: list[str]  # where levels were not tuned alike
+    warnings: list[str]  # where levels were not tuned alike, or had other data
     looks: str  # at test, as far as the folders know
 
 
@@ -52,7 +52,7 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
         raise ConfigError(f"compare: nothing is paired in {clip(str(folders[0]))!r}; {_why(compared)}")
     own = list(_levels(compared, names))
     profiles = list(overall.profiles(compared, names))
-    warned = list(budget.warnings(compared, names))
+    warned = [*budget.warnings(compared, names), *_changed(compared)]
     result = Result(compared, own, _judged(found, delta), profiles, delta, warned, ledger.line(*folders))
     _table(folders[0] / NAME, CompareRow, result.rows)
     if result.profiles:
@@ -62,6 +62,15 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
 
 def _table(path: Path, kind: type, found: Sequence[Any]) -> None:
     records.replace(path, records.table([rows.columns(kind), *map(rows.values, found)]))
+
+
+def _changed(compared: Compared) -> Iterator[str]:
+    """Data sets that are called the same and are not."""
+    for data in compared.data_sets:
+        own = {run.cells.get("data_hash", "none") for run in compared.runs if run.data == data and run.has_ended}
+        if len(own - {"none"}) > 1:
+            where = clip(" ".join(data)) or "the data set"
+            yield f"{where} is not the same for all runs (data_hash in summary.csv): it was changed between them"
 
 
 def _why(compared: Compared) -> str:

@@ -231,7 +231,7 @@ def with_lrs(summary: pd.DataFrame, lrs: list[list[str]], best: list[int]) -> pd
         (
             [["0.1", "0.2", "0.3"], ["0.1", "0.2"]],
             [1, 1],
-            ["tuning budgets differ: dropout has 2 settings of optimizer.lr, none has 3: the best of more tries is "],
+            ["tuning budgets differ: dropout had 2 tries, none 3 (optimizer.lr): the best of more tries is "],
         ),
         (
             [["0.1", "0.2", "0.3"]] * 2,
@@ -251,6 +251,26 @@ def test_levels_that_were_not_tuned_alike_are_told(
     lines = said("compare", written(with_lrs(summary, lrs, best)), "--by", "reg")
     told = [line for line in lines if "tuning budgets" in line or "that were tried" in line]
     assert len(told) == len(says) and all(any(line.startswith(s) for line in told) for s in says)
+
+
+def test_winners_of_sweeps_have_the_tries_of_their_sweeps(summary: pd.DataFrame, said: Said) -> None:
+    """As `regrun confirm` leaves them: one was chosen from 12 settings, the other from 3."""
+    for name, settings in (("x", 12), ("y", 3)):
+        Path(name).mkdir()
+        (Path(name) / "effects.csv").write_text("n\n" + "1\n" * settings, encoding="utf-8")
+        on = (summary["reg.dropout.rate"] != "0.0") == (name == "x")
+        written(summary[on & (summary["reg.batchnorm.active"] == "false")], f"{name}/confirm")
+    lines = said("compare", "x/confirm", "y/confirm")
+    assert any(
+        line.startswith("tuning budgets differ: y/confirm had 3 tries, x/confirm 12 (settings): ") for line in lines
+    )
+
+
+def test_data_that_was_changed_between_runs_is_told(summary: pd.DataFrame, said: Said) -> None:
+    line = "the data set is not the same for all runs (data_hash in summary.csv): it was changed between them"
+    assert line not in said("compare", written(summary))
+    table = summary.assign(data_hash=["0" * 16, *summary.data_hash[1:]])
+    assert line in said("compare", written(table, "u"))
 
 
 def test_a_best_level_at_the_edge_is_told(summary: pd.DataFrame, said: Said) -> None:
