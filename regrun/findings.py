@@ -49,8 +49,9 @@ class CompareRow:
     """One comparison by one figure, of runs paired by seeds (`regrun compare`)."""
 
     kind: str = column(
-        "pair (a against b), main (a setting on against off, mean over the others), interaction (the effect of one "
-        "setting with the other, minus without) or across (a against b over data sets)"
+        "pair (a against b), best (a against the best level by val), main (a setting on against off, mean over the "
+        "others), interaction (the effect of one setting with the other, minus without) or across (a against b over "
+        "data sets)"
     )
     data: str = column("the data set; all for kind across, and where there is only one")
     a: str = column("the level that is looked at; of a main effect its setting, of an interaction both")
@@ -78,11 +79,19 @@ class CompareRow:
     )
     p_better_low: float | None = column("lower bound of its 95 % Wilson interval; across: bootstrap")
     p_better_high: float | None = column("upper bound")
-    p_t: float | None = column("p of the paired t test, two-sided")
-    p_holm: float | None = column("the same by Holm, over all rows of the same kind, data set and metric")
-    p_sign_flip: float | None = column("p of the sign-flip test, two-sided")
-    p_smallest: float | None = column("the smallest that so many differences can have")
+    p_t: float | None = column("p of the paired t test, two-sided; none for across")
+    p_holm: float | None = column(
+        "the same (across: p_sign_flip) by Holm, over all rows of the same kind, data set and metric"
+    )
+    p_sign_flip: float | None = column(
+        "p of the sign-flip test, two-sided; across: of the interquartile means, the runs of a pair swapped"
+    )
+    p_smallest: float | None = column("the smallest that so many pairs can have")
     p_sign_flip_holm: float | None = column("p_sign_flip by Holm")
+    p_wilcoxon: float | None = column(
+        "across: p of Wilcoxon's signed-rank test of the data sets' mean differences (Demsar 2006); else none"
+    )
+    p_wilcoxon_holm: float | None = column("p_wilcoxon by Holm")
     verdict: str = column(
         "equivalent (the 95 % interval is within delta; never for losses), better or worse (it excludes 0, and p_holm "
         "< 0.05), not shown"

@@ -17,12 +17,14 @@ from regrun.overrides import Cells
 from regrun.settings import WITHOUT_EFFECT, columns
 
 NAME = "check.csv"
+ENOUGH = 10  # runs with which the planted faults of the tests are certain to be caught
 LEAST = 3  # runs of a setting without which a spread says nothing
 ROUNDING = 1e-9  # relative: another machine's cosine differs in the last place
 SHOWN = 5  # settings in which a setting differs from the baseline's
 HIGHER = ("val_accuracy_best", "val_r2_best", "test_accuracy_best", "test_r2_best")
 LOWER = ("failed", "diverged", "val_loss_best", "test_loss_best", "best_epoch")
 SHARES = (
+    "weight_decay",
     "dropout",
     "attention_dropout",
     "spatial_dropout",
@@ -34,7 +36,7 @@ SHARES = (
     "mixup",
     "cutmix",
 )
-COUNTS = ("weight_decay", "batchnorm", "layernorm", "groupnorm", "accumulate")
+COUNTS = ("batchnorm", "layernorm", "groupnorm", "accumulate")
 SAME = ("train_loss_last", "objective", "weight_norm", *(f"acted.{name}" for name in SHARES))
 SIZES = ("num_parameters", "train_size", "val_size", "test_size", "skipped_examples", "lr_first")
 EXACT = (*SIZES, *(f"acted.{name}" for name in COUNTS))
@@ -69,27 +71,32 @@ class Check:
         return all(row.holds for _, row in self.lines)
 
 
-def write(root: Path, against: Path, level: float) -> Check:
-    """Compare the run or the sweep in `root` with a baseline's summary.csv, or its folder, and write check.csv.
+def table(path: Path) -> Path:
+    """The summary.csv of a folder, or the file itself, by whatever name."""
+    return path / "summary.csv" if path.is_dir() else path
+
+
+def write(runs: Path, against: Path, level: float) -> Check:
+    """Compare new runs with a baseline's (each a summary.csv or its folder), and write check.csv beside the new ones.
 
     An epochs.csv beside either is read, too. Raises ConfigError where settings have changed or seeds are too few.
     """
-    before = _side(against / "summary.csv" if against.is_dir() else against)
-    now = _side(root / "summary.csv")
+    before, now = _side(table(against)), _side(table(runs))
     keys = _keys(before.summary, now.summary)
     old, new = _grouped(before.summary, keys), _grouped(now.summary, keys)
     names = overrides.without_seeds(overrides.varying(_of_both(before.summary, now.summary)))
-    notes = [*_unmatched(old, new, names, keys), *_unread(before, now)]
+    notes = [*_unmatched(old, new, names, keys), *_unread(before, now), *_other_data(before, now)]
     shared = [(key, _pair(old[key], new[key], before, now, names)) for key in old if key in new]
     tests = sum(_may_be_off(name, values, units) for _, (own, _, units) in shared for name, values in own.items())
     alpha = (1 - level) / max(1, tests)
+    notes += _wide([len(values["failed"]) for _, (values, _, _) in shared], alpha)
     found = [
         ({name: new[key][0][name] for name in names}, row)
         for key, (own, theirs, units) in shared
         for row in _rows(own, theirs, units, alpha)
     ]
-    table = [[*values.values(), *rows.values(row)] for values, row in found]
-    records.replace(root / NAME, records.table([[*names, *rows.columns(CheckRow)], *table]))
+    lines = [[*values.values(), *rows.values(row)] for values, row in found]
+    records.replace(table(runs).parent / NAME, records.table([[*names, *rows.columns(CheckRow)], *lines]))
     return Check(found, notes, level)
 
 
@@ -174,7 +181,33 @@ def _words(row: Cells, names: Sequence[str]) -> str:
 def _unread(before: Side, now: Side) -> Iterator[str]:
     missing = [who for who, side in (("the baseline", before), ("what is checked", now)) if not side.epochs]
     if missing:
-        yield f"no epochs.csv beside {' and '.join(missing)}: weight norms and each epoch's rates are not checked"
+        yield (
+            f"no epochs.csv beside {' and '.join(missing)}: not seen are rates that are wrong between the first and "
+            "the last step, the weights' norm, and the objective"
+        )
+
+
+def _other_data(before: Side, now: Side) -> Iterator[str]:
+    """Data that no run of the baseline has seen, where both sides say which it was."""
+    was, got = ({row.get("data_hash", "none") for row in side.summary} - {"none"} for side in (before, now))
+    if was and got - was:
+        is_now, was_then = (clip(", ".join(sorted(hashes)), 40) for hashes in (got - was, was))
+        yield f"the data is not the baseline's: data_hash is {is_now} and was {was_then}"
+
+
+def _wide(sizes: Sequence[int], alpha: float) -> Iterator[str]:
+    """By how much limits of few seeds are wider than those of ten."""
+    n = min(sizes, default=ENOUGH)
+    if n < ENOUGH:
+        times = _width(n, 1, alpha) / _width(ENOUGH, 1, alpha)
+        yield f"the baseline has {n} runs of a setting: limits are {times:.1f} times as wide as with {ENOUGH}"
+
+
+def _width(n: int, m: int, alpha: float) -> float:
+    """Of a prediction interval for the mean of m, half of it, in deviations of n."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - alpha)) * math.sqrt(1 / n + 1 / max(1, m))
 
 
 def _pair(
@@ -258,14 +291,12 @@ def _within(name: str, old: list[float], new: list[float], unit: float, alpha: f
 
     unit: what it counts in; a smaller spread, of few runs that happen to agree, is taken for that.
     """
-    from scipy.special import stdtrit
-
     way, n, m, shift = WAYS[name], len(old), len(new), SKEWED.get(name)
     own, theirs = ([_scaled(value, shift) for value in values] for values in (old, new))
     mean, got = math.fsum(own) / n, math.fsum(theirs) / m if m else math.nan
     least = unit if shift is None else unit / math.exp(mean)
-    quantile = float(stdtrit(n - 1, 1 - alpha / (2 if way == "close" else 1)))
-    half = quantile * max(stats.deviation(own), least) * math.sqrt(1 / n + 1 / max(1, m)) + ROUNDING * abs(mean)
+    width = _width(n, m, alpha / 2 if way == "close" else alpha)
+    half = width * max(stats.deviation(own), least) + ROUNDING * abs(mean)
     low, high = (-math.inf if way == "no_higher" else mean - half), (math.inf if way == "no_lower" else mean + half)
     middle, found, *limits = (_unscaled(value, shift) for value in (mean, got, low, high))
     bottom, top = (None if abs(end) == math.inf else limit for end, limit in zip((low, high), limits, strict=True))

@@ -32,6 +32,7 @@ class Prepared:
     job: Job
     run_id: str
     source: Source
+    data_hash: str  # made once, before workers are forked
     train_size: int
     device: torch.device
     warnings: list[str]
@@ -84,7 +85,9 @@ def prepare(
         smallest = min((end - begin for begin, end in epoch_slices(run, train_size)), default=train_size)
         problems += [*found_wrong, *checks.parallel_conflicts(run, smallest, peers.size)]
         warnings = [*checks.warnings(run, train_size), *checks.parallel_warnings(run, peers.size)]
-        prepared.append(Prepared(job, run_id(run, peers), source, train_size, device, warnings, peers))
+        prepared.append(
+            Prepared(job, run_id(run, peers), source, source.data_hash, train_size, device, warnings, peers)
+        )
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared

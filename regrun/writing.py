@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from regrun import predictions, records, rows, settings, tracking
+from regrun import predictions, records, revision, rows, settings, tracking
 from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
@@ -171,6 +171,9 @@ def _provenance(prepared: Prepared, seconds: float) -> Provenance:
         peak_memory_bytes=_peak_memory(device),
         versions=versions(),
         fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],
+        data_hash=prepared.data_hash,
+        git=revision.commit(),
+        code=revision.code(),
     )
 
 

@@ -13,7 +13,7 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths settings.fields demos demos.shown",
+    "errors paths revision settings.fields demos demos.shown",
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
@@ -33,6 +33,7 @@ LAYERS = [
     "pairing",
     "levels",
     "paired",
+    "best budget overall",
     "writing ledger compare effects effectsview ensemble replay gate pruning asktell",
     "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
     "report.tables report.sections report.page report.terminal report.write",
@@ -59,7 +60,7 @@ TORCH_FREE = (
     "display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired compare compareview ledger components variance confirm "
+    "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
     "stopping replay replayview gate gateview "
     "studies.design studies.judge studies.words studies.pictures"

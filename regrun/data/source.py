@@ -1,6 +1,7 @@
 """A whole data set in memory: what every loader gives and every split takes from."""
 
 import functools
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,15 @@ class Source:
     def has_missing(self) -> bool:
         """Whether a number is missing somewhere."""
         return self.inputs.is_floating_point() and bool(self.inputs.isnan().any())
+
+    @functools.cached_property
+    def data_hash(self) -> str:
+        """What was read: equal for equal examples, targets and test set (0.04 s for MNIST)."""
+        found = hashlib.sha256()
+        for part in (self.inputs, self.targets, self.train, self.test):
+            found.update(f"{part.dtype} {list(part.shape)}".encode())
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()[:16]
 
     @property
     def num_outputs(self) -> int:
