@@ -199,6 +199,62 @@ class CheckRow:
     holds: bool = column("whether it is so")
 
 
+@dataclass(frozen=True)
+class StudyRow:
+    """One study (`regrun study=NAME`): what was claimed, what was found, on what."""
+
+    study: str = column("its name: conf/study/NAME.yaml")
+    chapter: str = column("where it stands in the course")
+    claim: str = column("in one sentence")
+    verdict: str = column("reproduced, not reproduced or inconclusive")
+    expected: str = column("what the study's file expected before it ran")
+    profile: str = column("quick or full")
+    seeds: int = column("of each arm")
+    runs: int = column("that were trained for it; 0 where it is computed")
+    diverged: int = column("of them; their error counts as 1")
+    effect: str = column("its first check, with the 95 % interval")
+    published: str = column("the published figures")
+    paper: str = column("whose")
+    seconds: float = column("wall seconds")
+    device: str = column("the device's name")
+    versions: str = column("Python, torch, regrun")
+    date: str = column("the day on which it ended, UTC")
+    command: str = column("repeats it")
+
+
+@dataclass(frozen=True)
+class StudyCheckRow:
+    """One thing that a study must see."""
+
+    study: str = column("its name")
+    says: str = column("in words")
+    statistic: str = column("share, mean, each, difference, ratio (geometric mean) or interaction, over seeds")
+    figure: str = column("what is measured of a run, or of an arm's runs of one seed")
+    arms: list[str] = column("of which arms, as JSON")
+    n: int = column("seeds that all of these arms have")
+    mean: float = column("the statistic")
+    low: float | None = column("lower end of its 95 % interval: t, for shares Wilson's; each: the smallest value")
+    high: float | None = column("upper end; each: the largest value")
+    boot_low: float | None = column("lower end by bootstrap (percentile, 10,000 resamples); none for share and each")
+    boot_high: float | None = column("upper end by bootstrap")
+    d_z: float | None = column("mean over standard deviation of the paired differences (of logarithms for ratio)")
+    above: float | None = column("claimed: the whole interval is above; none where there is no such bound")
+    below: float | None = column("claimed: the whole interval is below")
+    result: str = column("holds, fails (none of the interval is as claimed), open, or shown (it decides nothing)")
+
+
+@dataclass(frozen=True)
+class StudyFigureRow:
+    """One figure of one arm and seed of a study."""
+
+    study: str = column("its name")
+    arm: str = column("a setting that is compared")
+    seed: int = column("of its runs")
+    figure: str = column("what is measured")
+    over: float | None = column("the value of the setting that the arm's runs vary; none for a figure of all of them")
+    value: float = column("the figure")
+
+
 TABLES: dict[str, type] = {
     "trials.csv": TrialRow,
     "ensemble.csv": EnsembleRow,
@@ -208,4 +264,7 @@ TABLES: dict[str, type] = {
     "variance.csv": VarianceRow,
     "stopping.csv": StoppingRow,
     "check.csv": CheckRow,
+    "studies.csv": StudyRow,
+    "checks.csv": StudyCheckRow,
+    "figures.csv": StudyFigureRow,
 }

@@ -17,7 +17,7 @@ from regrun.findings import LedgerRow
 from regrun.overrides import Cells
 
 NAME, LOOKS = "ledger.csv", "looks.csv"
-TRAINING = ("run", "sweep", "resume", "search", "confirm", "variance")
+TRAINING = ("run", "sweep", "resume", "search", "confirm", "variance", "study")
 BY = (*TRAINING, "ensemble")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+import regrun
 from regrun import checks, records, settings
 from regrun.config import Job
 from regrun.data import sources
@@ -147,6 +148,11 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+
+
+def versions() -> str:
+    """Of what computes."""
+    return f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
 
 
 def device_name(device: torch.device) -> str:

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import platform
 import resource
 import sys
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import regrun
 from regrun import predictions, records, revision, rows, settings, tracking
 from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
@@ -22,7 +20,7 @@ from regrun.data.split import Split, split
 from regrun.errors import clip
 from regrun.looks import Look
 from regrun.predictions import Predictions
-from regrun.prepare import Prepared, configure_torch, device_name
+from regrun.prepare import Prepared, configure_torch, device_name, versions
 from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.trainer import Finished, train
 
@@ -163,16 +161,15 @@ def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
 
 def _provenance(prepared: Prepared, seconds: float) -> Provenance:
     trainer, device = prepared.job.settings.trainer, prepared.device
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
     size = prepared.peers.size
-    parts = [versions, device_name(device), trainer.precision, trainer.threads, trainer.deterministic]
+    parts = [versions(), device_name(device), trainer.precision, trainer.threads, trainer.deterministic]
     parts += [size] if size > 1 else []
     return Provenance(
         seconds=seconds,
         device=device_name(device),
         world_size=size,
         peak_memory_bytes=_peak_memory(device),
-        versions=versions,
+        versions=versions(),
         fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],
         data_hash=prepared.data_hash,
         git=revision.commit(),

@@ -43,6 +43,8 @@ LAYERS = [
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
+    "studies studies.design studies.judge studies.words studies.pictures studies.figures studies.computed studies.plan "
+    "studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",
 ]
@@ -60,7 +62,8 @@ TORCH_FREE = (
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
-    "stopping replay replayview gate gateview"
+    "stopping replay replayview gate gateview "
+    "studies.design studies.judge studies.words studies.pictures"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "
