@@ -21,6 +21,7 @@ LAYERS = [
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
     "findings",
+    "limits",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -62,7 +63,7 @@ TORCH_FREE = (
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
-    "stopping replay replayview gate gateview "
+    "stopping replay replayview limits gate gateview "
     "studies.design studies.judge studies.words studies.pictures"
 )
 WRITING_METHODS = (
