@@ -214,21 +214,7 @@ def test_a_browser_shows_the_page(page: Path, browser: chromium.Chromium, width:
     """Nothing is complained about, asked for, or wider than the window; no texts of a picture overlap or leave it."""
     browser.open(page, width=width, scheme=scheme)
     assert browser.value("document.documentElement.scrollWidth") <= width
-    problems = browser.value(
-        """
-        [...document.querySelectorAll("svg")].flatMap((svg) => {
-          const view = svg.viewBox.baseVal, boxes = [...svg.querySelectorAll("text")].map((t) => [t, t.getBBox()]);
-          const out = boxes.filter(([, b]) => b.x < -1 || b.y < -1 || b.x + b.width > view.width + 1
-            || b.y + b.height > view.height + 1).map(([t]) => "outside: " + t.textContent);
-          const over = boxes.flatMap(([t, a], i) => boxes.slice(i + 1).filter(([, b]) =>
-            Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x) > 1 &&
-            Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y) > 4)
-            .map(([u]) => svg.querySelector("title").textContent + ": " + t.textContent + " | " + u.textContent));
-          return [...out, ...over];
-        })
-        """
-    )
-    assert problems == []
+    assert browser.misplaced() == []
     letters = browser.value(
         """Math.min(...[...document.querySelectorAll("svg text")].map((t) => t.getBoundingClientRect().height))"""
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,9 @@ from regrun.cli import main
 from regrun.data.sources import Source
 from regrun.settings import Settings, resolve
 from regrun.studies import computed, design
+from regrun.studies.judge import judge
 from regrun.studies.plan import plan
+from regrun.studies.words import measured
 
 HEAD = """\
 # Whether anything is learned
@@ -231,3 +234,32 @@ def test_decay_without_a_gradient_has_its_closed_form(digits: Source) -> None:
     assert found["decoupled decay"] < 1e-5
     assert found["adam with l2 of 0.0001"] == pytest.approx(1, abs=1e-3)
     assert found["adam with l2 of 0.01"] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.skipif(chromium.PROGRAM is None, reason="chromium is not installed")
+def test_a_browser_shows_the_page(done: Path, tmp_path: Path) -> None:
+    """Nothing is complained about, asked for, or wider than the window; nor of the repository's."""
+    browser = chromium.Chromium(tmp_path)
+    for page in (done / "out" / "studies.html", Path("outputs/studies/studies.html").resolve()):
+        for width in (400, 1400):
+            browser.open(page, width=width)
+            assert browser.value("document.documentElement.scrollWidth") <= width
+            assert browser.misplaced() == []
+    assert browser.errors == []
+    browser.close()
+
+
+def test_the_verdicts_of_the_repository_are_those_of_its_studies() -> None:
+    """Every study has its verdict in full, and what its tables say still follows from its figures."""
+    folder = Path("outputs/studies")
+    told = pd.read_csv(folder / "studies.csv").set_index("study")
+    assert told.index.tolist() == design.names() and set(told.profile) == {"full"}
+    figures = pd.read_csv(folder / "figures.csv")
+    for name in design.names():
+        own = figures[(figures.study == name) & (figures.over == "none")]
+        table: dict[tuple[str, str], dict[int, float]] = {}
+        for row in own.itertuples():
+            table.setdefault((str(row.arm), str(row.figure)), {})[int(row.seed)] = float(row.value)
+        verdict, checks = judge(name, design.find(name).checks, table)
+        assert verdict == told.verdict[name] and measured(checks[0]) == told.effect[name]
+        assert (folder / f"{name}.md").read_text().startswith(f"# {design.find(name).claim}\n")
