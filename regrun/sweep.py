@@ -25,6 +25,7 @@ from regrun import (
     effects,
     keeping,
     ledger,
+    locks,
     overrides,
     plan,
     predictions,
@@ -85,7 +86,8 @@ def execute(command: Command, *, by: str = "sweep") -> Result:
     if command.search is not None:
         search.check(command.search, runs, root)
         search.reach(command.search, root)
-    with records.hold(root, plan.NAME if command.search is None else search.FILE):
+    records.enter(root, plan.NAME if command.search is None else search.FILE, key="hydra.sweep.dir")
+    with locks.hold(root, key="hydra.sweep.dir"):
         if command.search is None:
             plan.check_same(root, runs)
             records.replace(root / plan.NAME, plan.text(runs))  # an old one may differ in what changes no result

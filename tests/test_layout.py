@@ -13,14 +13,14 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths settings.fields demos demos.shown",
+    "errors paths disk settings.fields demos demos.shown",
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
-    "findings",
+    "findings locks",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -53,8 +53,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli verbs config conversion settings launchers checks grouping records rows findings dictionary help plots "
-    "display errors paths "
+    "cli verbs config conversion settings launchers checks grouping disk records locks rows findings dictionary help "
+    "plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired compare compareview ledger components variance confirm "
@@ -131,8 +131,8 @@ def _writes(call: ast.Call, memory: set[str]) -> bool:
     return name in WRITING_METHODS.split()
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"regrun.records"}))
-def test_nothing_but_records_writes_files(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"regrun.disk"}))
+def test_nothing_but_disk_changes_files(name: str) -> None:
     assert writes(TREES[name]) == []
 
 
@@ -172,5 +172,10 @@ def test_the_search_for_writes_lets_pass(code: str) -> None:
     assert writes(ast.parse(code)) == []
 
 
-def test_records_is_where_files_are_written() -> None:
-    assert writes(TREES["regrun.records"])
+def test_disk_is_where_files_are_changed() -> None:
+    assert writes(TREES["regrun.disk"])
+
+
+def test_nothing_but_records_and_locks_use_disk() -> None:
+    users = {name for name in BELOW if "regrun.disk" in imports(ast.walk(TREES[name]))}
+    assert users == {"regrun.records", "regrun.locks"}
