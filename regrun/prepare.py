@@ -15,11 +15,11 @@ from regrun.config import Job
 from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
+from regrun.epoch import epoch_slices
 from regrun.errors import ConfigError
 from regrun.models import vision
 from regrun.parallel import ALONE, Peers
 from regrun.settings import Settings, Torchvision
-from regrun.trainer import epoch_slices
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
 

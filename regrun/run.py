@@ -6,10 +6,11 @@ import traceback
 from regrun import display, plots, records, settings, tracking
 from regrun.config import to_yaml
 from regrun.data.split import split
+from regrun.ending import Finished
 from regrun.errors import RegrunError
 from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import Outcome, Row
-from regrun.trainer import Finished, train
+from regrun.trainer import train
 from regrun.writing import failed, train_into, why_failed, write_summary
 
 

@@ -19,12 +19,13 @@ from regrun import predictions, records, rows, settings, tracking
 from regrun.config import Job, to_yaml
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
+from regrun.ending import Finished
 from regrun.errors import clip
 from regrun.looks import Look
 from regrun.predictions import Predictions
 from regrun.prepare import Prepared, configure_torch, device_name
 from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
-from regrun.trainer import Finished, train
+from regrun.trainer import train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
 # The weights that `trainer.save` keeps of a run; auto keeps best.pt for a single run and nothing in a sweep, whose runs

@@ -27,7 +27,7 @@ LAYERS = [
     "models models.attention models.build models.dropping models.export models.mixture models.norms models.ops "
     "models.parameters models.rates models.vision "
     "optim",
-    "stack measure looks trainer audit",
+    "stack measure looks progress epoch state closing ending trainer audit",
     "display plots plan prepare reading",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "pairing",
