@@ -59,7 +59,7 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         raise ConfigError("--cfg: shows the configuration of one run, got -m, too; leave one of them out")
     words = list(options.overrides)
     verb = words.pop(0) if words and verbs.is_verb(words[0]) else None
-    if peers.are_several and (options.multirun or verb):
+    if peers.are_several and (options.multirun or verb not in (None, "resume")):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
     verbs.check_flags(verb, options)
     of_overrides = verb == "audit" or (verb == "variance" and not any(map(verbs.is_verb, words[:1])))
@@ -110,10 +110,7 @@ def _run(jobs: list["Job"], peers: Peers) -> int:
 
     with parallel.joined(peers):
         (prepared,) = peers.agreed(lambda: prepare.prepare(jobs, peers=peers))
-        outcome = run.execute(prepared) if peers.is_writer else run.follow(prepared)
-    if outcome.status == "interrupted":
-        return INTERRUPTED
-    return 0 if outcome.status == "ok" else 1
+        return 0 if run.execute(prepared).status == "ok" else 1
 
 
 def _audit(jobs: list["Job"], *, keep: bool) -> int:
@@ -183,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--terminal", action="store_true")
     parser.add_argument("--against")
     parser.add_argument("--level")
+    parser.add_argument("--other-machine", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

@@ -99,7 +99,7 @@ def execute(command: Command, *, by: str = "sweep") -> Result:
         return _train(batches, runs, command, root, by=by)
 
 
-def resume(root: Path, overrides: Sequence[str]) -> Result:
+def resume(root: Path, overrides: Sequence[str], *, other_machine: bool) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
     if (root / search.FILE).is_file():
         given = launched(root, overrides, verb="resume", how=(*HOW, *search.HOW), chosen=search.CHOSEN)

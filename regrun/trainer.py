@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from regrun.closing import EpochReport, close
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import Split
+from regrun.due import Due
 from regrun.ending import Finished, finish
 from regrun.epoch import Epoch
 from regrun.meter import Meter
@@ -29,14 +29,6 @@ from regrun.stack import Stack, new_stack
 from regrun.state import State, put_back, put_back_epoch, take
 
 LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
-
-
-class Due(IntEnum):
-    """What is asked of the loop after a step."""
-
-    NOTHING = 0
-    CHECKPOINT = 1
-    END = 2  # and a checkpoint before
 
 
 @dataclass(frozen=True)

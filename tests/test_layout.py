@@ -13,7 +13,7 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths disk settings.fields demos demos.shown",
+    "errors paths disk signals due settings.fields demos demos.shown",
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
@@ -29,11 +29,11 @@ LAYERS = [
     "optim",
     "stack measure looks progress epoch state closing ending trainer audit",
     "display plots plan prepare reading",
-    "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
+    "checkpoints collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "pairing",
     "levels",
     "paired",
-    "writing ledger compare effects effectsview ensemble replay gate pruning asktell",
+    "saving writing ledger compare effects effectsview ensemble replay gate pruning asktell",
     "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
     "report.tables report.sections report.page report.terminal report.write",
     "run standing sweepview ensembleview compareview replayview gateview keeping variance confirm",
@@ -53,8 +53,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli verbs config conversion settings launchers checks grouping disk records locks rows findings dictionary help "
-    "plots display errors paths "
+    "cli verbs config conversion settings launchers checks grouping disk signals due records locks rows findings "
+    "dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired compare compareview ledger components variance confirm "

@@ -13,11 +13,12 @@ from regrun import settings as s
 from regrun import state
 from regrun.data.sources import Source
 from regrun.data.split import split
+from regrun.due import Due
 from regrun.ending import Finished
 from regrun.errors import DataError
 from regrun.rows import EpochRow
 from regrun.streams import MaskStream, generator
-from regrun.trainer import Checkpoint, Due, train
+from regrun.trainer import Checkpoint, train
 
 FEW = s.Digits(train_size=150)
 PATIENT = s.EarlyStopping(patience=None)
