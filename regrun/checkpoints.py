@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,16 +107,19 @@ def load(folder: Path, run_ids: Sequence[str]) -> Found | None:
     return None
 
 
-def position(folder: Path) -> tuple[int, int]:
-    """Epoch and step of the newest checkpoint, unverified; (0, 0) where there is none."""
-    return next(((m.epoch, m.step) for _, m in _generations(folder) if isinstance(m, Manifest)), (0, 0))
-
-
 def differences(manifest: Manifest, facts: Facts) -> list[str]:
     """What bits depend on that is another now."""
     names = dict.fromkeys([*manifest.facts, *facts])
     before, now = ({name: of.get(name, "unknown") for name in names} for of in (manifest.facts, facts))
     return [f"{name} was {before[name]}, is {now[name]}" for name in names if before[name] != now[name]]
+
+
+def refusal(differences: Iterable[str]) -> str:
+    """What is said where something differs, and nobody has asked to go on all the same."""
+    return (
+        f"resume: would not give the bits of what was begun: {'; '.join(differences)}; "
+        "go on where it began, or by regrun resume DIR --other-machine"
+    )
 
 
 def shorten_tables(found: Found | None, folder: Path) -> None:
@@ -128,11 +131,13 @@ def shorten_tables(found: Found | None, folder: Path) -> None:
             records.cut(folder / name, size)
 
 
-def copy_tables(found: Found, folder: Path) -> None:
-    """Begin a new folder's tables with what the checkpoint's own knew of them."""
+def copy_tables(found: Found, folder: Path, run_ids: Sequence[str]) -> None:
+    """Begin a new folder's tables with what the checkpoint's own knew of them, of some of its runs."""
+    own = {run_id.encode() for run_id in run_ids}
     for name, (size, _) in found.manifest.tables.items():
         with (found.folder / name).open("rb") as file:
-            records.replace(folder / name, file.read(int(size)))
+            header, *lines = file.read(int(size)).splitlines(keepends=True)
+        records.replace(folder / name, header + b"".join(line for line in lines if line.split(b",", 1)[0] in own))
 
 
 def discard(folder: Path) -> None:

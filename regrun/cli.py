@@ -144,7 +144,7 @@ def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
         from regrun import sweep
 
     result = sweep.execute(config.Command(jobs, command.launcher), by="variance")
-    if not result.signal and "ok" in result.statuses:
+    if not result.signal_code and "ok" in result.statuses:
         show(variance.lines(variance.write(root)))
     return exit_code(result)
 

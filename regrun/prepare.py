@@ -149,14 +149,17 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
 
 
-def facts(run: Prepared) -> dict[str, str | int | bool]:
-    """What the bits of a result depend on beside the settings that count."""
+def facts(run: Prepared, *, device: str | None = None) -> dict[str, str | int | bool]:
+    """What the bits of a result depend on beside the settings that count. device: its name; asked for if None.
+
+    To ask a GPU initializes CUDA, after which no process can be forked any more.
+    """
     trainer = run.job.settings.trainer
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "regrun": regrun.__version__,
-        "device": device_name(run.device),
+        "device": device or device_name(run.device),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": trainer.precision,
         "threads": trainer.threads,

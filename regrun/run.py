@@ -92,10 +92,7 @@ def _found(prepared: Prepared, *, other_machine: bool) -> Found | None:
     folder = prepared.job.folder
     found = checkpoints.load(folder, [prepared.run_id])
     if found is not None and not other_machine and (others := checkpoints.differences(found.manifest, marks(prepared))):
-        raise ConfigError(
-            f"resume: would not give the bits of the run that was begun: {'; '.join(others)}; "
-            "go on where it began, or add --other-machine"
-        )
+        raise ConfigError(checkpoints.refusal(others))
     if prepared.peers.is_writer:
         records.tidy(folder)
         records.discard(folder / SUMMARY)

@@ -61,8 +61,8 @@ def loading() -> Iterator[None]:
 
 def exit_code(result: "Result") -> int:
     """The exit code of a sweep, in which divergence is a result."""
-    if result.signal:
-        return 128 + result.signal
+    if result.signal_code:
+        return result.signal_code
     return 1 if result.statuses - {"ok", "diverged"} else 0
 
 
@@ -170,7 +170,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     best = confirm.winner(root)
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
-    if not result.signal and "ok" in result.statuses:
+    if not result.signal_code and "ok" in result.statuses:
         show(confirm.lines(best, root / confirm.FOLDER))
     return exit_code(result)
 

@@ -17,7 +17,7 @@ from regrun.data.sources import Source
 from regrun.data.split import Split, split
 from regrun.due import Pace
 from regrun.ending import Finished
-from regrun.errors import Interrupted, clip
+from regrun.errors import EnvironmentFault, Interrupted, clip
 from regrun.prepare import Prepared, configure_torch, device_name, facts, fingerprint
 from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.saving import save_predictions, save_weights
@@ -126,9 +126,9 @@ class Writer:
             raise Interrupted(f"interrupted by {self.noted.name} in {manifest.where}", self.noted.exit_code)
 
 
-def marks(run: Prepared) -> checkpoints.Facts:
-    """What must be as it was where a run goes on: all that bits depend on, and the data."""
-    return facts(run) | {"data": run.source.mark}
+def marks(run: Prepared, *, device: str | None = None) -> checkpoints.Facts:
+    """What must be as it was where a run goes on: all that bits depend on, and the data. device: its name, if known."""
+    return facts(run, device=device) | {"data": run.source.mark}
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -145,8 +145,13 @@ def failed(run_id: str, status: str, error: str) -> Outcome:
 
 
 def why_failed(error: BaseException) -> tuple[str, str]:
-    """Status and one line for an error that ended a run: oom where memory was refused, else failed."""
+    """Status and one line for an error that ended a run: oom where memory was refused, else failed.
+
+    Not of the run's making: interrupted, and environment, which is no status but ends all that train there.
+    """
     text = str(error)
+    if isinstance(error, Interrupted | EnvironmentFault):
+        return "interrupted" if isinstance(error, Interrupted) else "environment", text
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
     return "oom" if is_memory else "failed", clip(f"{type(error).__name__}: {text}", 300)
 

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 from test_sweep import is_alive, table
 
-from regrun import config, prepare, sweep
+from regrun import begun, config, prepare
 from regrun.cli import main
 from regrun.engines import choice
 from regrun.engines.tasks import Engine, Task
@@ -199,7 +199,7 @@ def test_an_engine_tells_the_fate_of_each_task_and_leaves_none(cluster: Cluster)
     line = [*RUNS, "trainer.epochs=1,100000,200000,300000", "hydra.sweep.dir=s", *cluster.line]
     command = config.command(line[1:], multirun=True)
     Path("s").mkdir()
-    runs, new = prepare.prepare(command.jobs), sweep._tasks(Path("s"), "sweep")
+    runs, new = prepare.prepare(command.jobs), begun.Folders(Path("s")).new
     engine = choice.engine(command.launcher, runs, Path("s"))
     short, killed, ended, left = tasks = [new([run]) for run in runs]
     for task in tasks:

@@ -38,7 +38,7 @@ LAYERS = [
     "report.tables report.sections report.page report.terminal report.write",
     "run standing sweepview ensembleview compareview replayview gateview keeping variance confirm",
     "auditview",
-    "engines engines.tasks engines.work driver stacking",
+    "engines engines.tasks engines.work driver stacking begun",
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",

@@ -86,7 +86,7 @@ def _become(words: list[str], output: Path, fault: str | None, dense: bool) -> N
 
 
 def contents(folder: Path, *, of_sweep: bool = False) -> dict[str, str]:
-    """SHA-256 of every file, of tables without the columns that time changes. Of a sweep, of what it makes of stacks."""
+    """SHA-256 of every file, of tables without the columns that time changes; of a sweep without its stacks' own."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
