@@ -38,17 +38,16 @@ def _begin(prepared: Prepared, held: ExitStack) -> None:
         records.replace(folder / SETTINGS, to_yaml(prepared.job.settings))
 
 
-def is_run(folder: Path) -> bool:
-    """Whether it is the folder of a single run."""
-    return (folder / SETTINGS).is_file() and (folder / records.LOG).is_file()
-
-
 def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
     """Go on with the run in `folder` from its checkpoint, or from its start if it has none; its status at the end.
 
     A run that has ended is left as it is. Raises DataError where what is there is damaged, and ConfigError where bits
     would differ from those of the run that was begun, unless `other_machine`.
     """
+    if not all((folder / name).is_file() for name in (SETTINGS, records.LOG)):
+        raise DataError(
+            f"{folder}: has no plan.csv of a sweep, nor the {SETTINGS} of a run; there is nothing to resume"
+        )
     with ExitStack() as held:
         peers.agreed(lambda: _hold(folder, peers, held))
         job = Job(_settings(folder), folder, None)

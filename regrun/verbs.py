@@ -81,7 +81,7 @@ def _resume(words: list[str], options: argparse.Namespace) -> int:
     with loading():
         from regrun import run, sweep
 
-    if not run.is_run(root):
+    if sweep.is_sweep(root):
         return exit_code(sweep.resume(root, words[1:], other_machine=options.other_machine))
     if words[1:]:
         raise ConfigError(f"resume: a run keeps its settings, got {clip(words[1])!r}; leave it out")

@@ -136,8 +136,8 @@ def test_resume_trains_what_is_missing_by_the_folder_alone(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["resume"], 2, "resume: must be followed by the folder of a sweep, got nothing"),
-        (["resume", "nowhere"], 2, "resume: must be followed by the folder of a sweep, got 'nowhere'"),
+        (["resume"], 2, "resume: must be followed by the folder of a run or a sweep, got nothing"),
+        (["resume", "nowhere"], 2, "resume: must be followed by the folder of a run or a sweep, got 'nowhere'"),
         (["resume", "."], 3, "has no plan.csv"),
         (["resume", "s", "seed=4"], 2, "resume: a sweep keeps its plan, got 'seed=4'"),
         (["resume", "s", "sweep.workers=0"], 2, "sweep.workers: must be"),

@@ -10,13 +10,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from regrun import disk, due
 from regrun.cli import main
+from regrun.errors import RegrunError
 
 TIMED = ("seconds", "examples_per_second", "peak_memory_bytes", "when")
 OF_ITS_OWN = ("run.log", "ledger.csv", "looks.csv", "launch.json")  # tell what happened, not what came of it
@@ -41,23 +42,28 @@ class Command:
 
     process: int
     output: Path
-    begun: float
+    started: float
 
     def wait(self) -> Ended:
         _, status = os.waitpid(self.process, 0)
-        seconds = time.monotonic() - self.begun
+        seconds = time.monotonic() - self.started
         return Ended(os.waitstatus_to_exitcode(status), self.output.read_text(errors="replace"), seconds)
 
 
 def begin(words: list[str], output: Path, *, fault: str | None = None, dense: bool = False) -> Command:
-    """Start a command. fault: as in REGRUN_FAULT. dense: checkpoints come as often as is asked, whatever they cost."""
+    """Start a command line."""
+    return begun(lambda: main(words), output, fault=fault, dense=dense)
+
+
+def begun(work: Callable[[], int], output: Path, *, fault: str | None = None, dense: bool = False) -> Command:
+    """Start work that ends with an exit code. fault: as in REGRUN_FAULT. dense: checkpoints may take all the time."""
     sys.stdout.flush()
     sys.stderr.flush()
-    begun = time.monotonic()
+    started = time.monotonic()
     process = os.fork()
     if process == 0:
-        _become(words, output, fault, dense)
-    return Command(process, output, begun)
+        _become(work, output, fault, dense)
+    return Command(process, output, started)
 
 
 def call(words: list[str], output: Path, *, fault: str | None = None, dense: bool = False) -> Ended:
@@ -65,8 +71,8 @@ def call(words: list[str], output: Path, *, fault: str | None = None, dense: boo
     return begin(words, output, fault=fault, dense=dense).wait()
 
 
-def _become(words: list[str], output: Path, fault: str | None, dense: bool) -> None:
-    """The process."""
+def _become(work: Callable[[], int], output: Path, fault: str | None, dense: bool) -> None:
+    """The process, which leads a group of its own."""
     code = 99
     try:
         os.setpgid(0, 0)
@@ -76,12 +82,14 @@ def _become(words: list[str], output: Path, fault: str | None, dense: bool) -> N
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1) for stream in (1, 2))
         disk.fault = None if fault is None else disk.Fault.named(fault)
         due.SHARE = math.inf if dense else due.SHARE
-        code = main(words)
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 98
-    except BaseException as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        code = work()
+    except RegrunError as error:  # as the command line says it
+        print(f"regrun: {error}", file=sys.stderr)
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -98,14 +106,15 @@ def contents(folder: Path, *, of_sweep: bool = False) -> dict[str, str]:
 
 def _timeless(content: bytes) -> bytes:
     rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
-    kept = [i for i, name in enumerate(rows[0] if rows else []) if name not in TIMED]
+    kept = [i for i, name in enumerate(rows[0] if rows else []) if not name.startswith(TIMED)]
     return repr([[row[i] for i in kept] for row in rows]).encode()
 
 
-@contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail where what is inside takes longer."""
-    begun = time.monotonic()
-    yield
-    if (took := time.monotonic() - begun) > seconds:
-        raise AssertionError(f"took {took:.1f} s, more than {seconds} s")
+def wait_until(is_so: Callable[[], bool], *, seconds: float) -> bool:
+    """Whether it is so within the time."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
