@@ -7,10 +7,13 @@ import traceback
 from contextlib import ExitStack
 from pathlib import Path
 
+from yaml import YAMLError
+
 from regrun import checkpoints, collect, display, locks, plots, records, settings, signals, tracking
 from regrun.checkpoints import Found
 from regrun.config import Job, from_yaml, to_yaml
 from regrun.data.split import split
+from regrun.due import Pace
 from regrun.ending import Finished
 from regrun.errors import ConfigError, DataError, Interrupted, RegrunError, clip
 from regrun.parallel import Peers
@@ -45,9 +48,7 @@ def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
     would differ from those of the run that was begun, unless `other_machine`.
     """
     if not all((folder / name).is_file() for name in (SETTINGS, records.LOG)):
-        raise DataError(
-            f"{folder}: has no plan.csv of a sweep, nor the {SETTINGS} of a run; there is nothing to resume"
-        )
+        raise DataError(f"{folder}: has no plan.csv of a sweep, nor the {SETTINGS} of a run; nothing has begun there")
     with ExitStack() as held:
         peers.agreed(lambda: _hold(folder, peers, held))
         job = Job(_settings(folder), folder, None)
@@ -69,7 +70,7 @@ def _hold(folder: Path, peers: Peers, held: ExitStack) -> None:
 def _settings(folder: Path) -> settings.Settings:
     try:
         return from_yaml((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, ConfigError) as error:
+    except (OSError, UnicodeError, ConfigError, YAMLError) as error:
         raise DataError(f"{folder / SETTINGS}: holds no settings of regrun's ({clip(str(error))})") from None
 
 
@@ -125,7 +126,8 @@ def _lead(prepared: Prepared, found: Found | None) -> Outcome:
             shown.warn(line)
     try:
         with signals.noted() as noted:
-            ((_, outcome),) = train_into(folder, [prepared], show, found=found, noted=noted)
+            pace = Pace(run.trainer.checkpoint_minutes, noted)
+            ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
     except Interrupted as error:
         write_summary(folder, prepared, failed(prepared.run_id, "interrupted", str(error)), time.monotonic() - start)
         told = f"{error}; to go on: regrun resume {shlex.quote(str(folder))}"

@@ -38,7 +38,7 @@ def train_into(
     prune: Prune = lambda _: set(),
     *,
     found: Found | None = None,
-    noted: Noted | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[tuple[Prepared, Outcome]]:
     """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
 
@@ -46,14 +46,14 @@ def train_into(
     all: it names the runs that end here. A run is finished when its row is in summary.csv; its predictions are there
     before, its weights follow.
 
-    found: the checkpoint to go on from, whose tables are in the folder already. A signal that is `noted` ends training
-    by Interrupted, after a checkpoint. All checkpoints are removed when all runs have ended.
+    found: the checkpoint to go on from, whose tables are in the folder already. pace: when there are to be more, and
+    the signal that ends training, by Interrupted; None for neither. They are removed when all runs have ended.
     """
     run_ids, source, device = [p.run_id for p in runs], runs[0].source, runs[0].device
     state, trained = None if found is None else select(found.state, run_ids), [p.job.settings for p in runs]
     configure_torch(trained[0], device)
     splits = [split(source, run.data, run.seeds) for run in trained]
-    writer = Writer(folder, runs, splits, state, noted or Noted())
+    writer = Writer(folder, runs, splits, state, pace or Pace(None, Noted()))
     training = train(trained, run_ids, source, splits, device, runs[0].peers, state=state, due=writer.pace)
     answer: set[str] | None = None
     with suppress(StopIteration):
@@ -77,21 +77,19 @@ class Writer:
     """What comes of a stack -> the files in its folder."""
 
     def __init__(
-        self, folder: Path, runs: Sequence[Prepared], splits: Sequence[Split], state: State | None, noted: Noted
+        self, folder: Path, runs: Sequence[Prepared], splits: Sequence[Split], state: State | None, pace: Pace
     ) -> None:
         """state: that the stack goes on from."""
-        self.folder, self.first, self.noted = folder, runs[0], noted
+        self.folder, self.first, self.pace = folder, runs[0], pace
         self.runs = {p.run_id: p for p in runs}
         self.splits = dict(zip(self.runs, splits, strict=True))
         self.begun = time.monotonic() - (0.0 if state is None else state["seconds"])
-        trainer = self.first.job.settings.trainer
-        self.pace = Pace(trainer.checkpoint_minutes, noted)
         self.is_synced = False
         if state is None:
             for name in EACH_EPOCH:
                 records.append(folder / name, rows.columns(rows.TABLES[name]), [])
             _write_label_noise(folder, self.first.source, self.splits)
-        live = list(self.runs) if "tensorboard" in trainer.trackers else []
+        live = list(self.runs) if "tensorboard" in runs[0].job.settings.trainer.trackers else []
         self.live = tracking.Live(folder, self.first.job.sweep or folder, live)
 
     def epoch(self, news: list[Row]) -> None:
@@ -123,7 +121,8 @@ class Writer:
         manifest = checkpoints.save(self.folder, news.state, marks(self.first))
         self.pace.took(time.monotonic() - begun)
         if news.is_end:
-            raise Interrupted(f"interrupted by {self.noted.name} in {manifest.where}", self.noted.exit_code)
+            noted = self.pace.noted
+            raise Interrupted(f"interrupted by {noted.name} in {manifest.where}", noted.exit_code)
 
 
 def marks(run: Prepared, *, device: str | None = None) -> checkpoints.Facts:

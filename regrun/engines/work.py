@@ -9,6 +9,7 @@ from pathlib import Path
 
 from regrun import checkpoints, plan, pruning, records, signals
 from regrun.checkpoints import Found
+from regrun.due import Pace
 from regrun.errors import EnvironmentFault, RegrunError, RunFailed
 from regrun.prepare import Prepared, prepare
 from regrun.writing import marks, train_into, why_failed
@@ -33,7 +34,8 @@ def train(folder: Path, load: Callable[[], Sequence[Prepared]]) -> None:
         with signals.noted(is_patient=True) as noted:
             runs = load()
             found = _before(folder, runs)
-            for _ in train_into(folder, runs, prune=pruning.of(folder), found=found, noted=noted):
+            pace = Pace(runs[0].job.settings.trainer.checkpoint_minutes, noted)
+            for _ in train_into(folder, runs, prune=pruning.of(folder), found=found, pace=pace):
                 pass
     except (Exception, SystemExit) as error:
         _tell(folder, error)
