@@ -127,9 +127,8 @@ class Plain(Silent):
         )
 
     def finish(self, outcome: Outcome, folder: Path) -> None:
-        for name, value in summary_lines(outcome):
-            self.write(f"{name}: {value}")
-        self.write(f"folder: {folder}")
+        lines = [f"{name}: {value}" for name, value in summary_lines(outcome)]
+        self.write("\n".join([*lines, f"folder: {folder}"]))
 
 
 class LiveView(Silent):

@@ -98,11 +98,6 @@ def execute(command: Command, *, by: str = "sweep", other_machine: bool = False)
         return _train(batches, runs, command, Folders(root, by, other_machine))
 
 
-def is_sweep(folder: Path) -> bool:
-    """Whether it is the folder of a sweep."""
-    return any((folder / name).is_file() for name in (plan.NAME, search.FILE, LAUNCH))
-
-
 def resume(root: Path, overrides: Sequence[str], *, other_machine: bool) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
     if (root / search.FILE).is_file():

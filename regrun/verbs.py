@@ -78,13 +78,18 @@ def _collect(words: list[str], options: argparse.Namespace) -> int:
 def _resume(words: list[str], options: argparse.Namespace) -> int:
     """Go on with a run, or train what a sweep lacks."""
     root = _folder("resume", words[:1])
-    with loading():
-        from regrun import run, sweep
+    from regrun import plan
 
-    if sweep.is_sweep(root):
+    if plan.is_there(root):
+        with loading():
+            from regrun import sweep
+
         return exit_code(sweep.resume(root, words[1:], other_machine=options.other_machine))
     if words[1:]:
         raise ConfigError(f"resume: a run keeps its settings, got {clip(words[1])!r}; leave it out")
+    with loading():
+        from regrun import run
+
     peers = parallel.peers()
     with parallel.joined(peers):
         return 0 if run.resume(root, peers, other_machine=options.other_machine) == "ok" else 1
