@@ -27,6 +27,7 @@ class Folders:
     by: str = "sweep"
     other_machine: bool = False
     tried: dict[str, list[Path]] = field(default_factory=dict)  # the folders that each run has been in, the last last
+    epochs: dict[str, int] = field(default_factory=dict)  # in which runs go on
 
     def __post_init__(self) -> None:
         self.first = self.next = len(list(self.root.glob("stacks/*")))
@@ -47,6 +48,7 @@ class Folders:
             _check_machine([(manifests[folder], stack[0]) for folder, stack in stacks.items()])
         for folder, stack in stacks.items():
             self.tried |= {p.run_id: [folder] for p in stack}
+            self.epochs |= {p.run_id: manifests[folder].epoch for p in stack}
         return list(stacks.values())
 
     def _unfinished(self, missing: dict[str, Prepared]) -> list[Path]:

@@ -87,6 +87,7 @@ def execute(command: Command, *, by: str = "sweep", other_machine: bool = False)
         search.reach(command.search, root)
     records.enter(root, plan.NAME if command.search is None else search.FILE, key="hydra.sweep.dir")
     with locks.hold(root, key="hydra.sweep.dir"):
+        records.tidy(root)
         if command.search is None:
             plan.check_same(root, runs)
             records.replace(root / plan.NAME, plan.text(runs))  # an old one may differ in what changes no result
@@ -198,7 +199,7 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, fol
             made = [*begun, *stacks(_without(missing, begun), workers=choice.slots(launcher, like))]
             done = {p.run_id for p in runs} - {p.run_id for p in missing}
             before = [row for row in collect.finished(root) if row["run_id"] in done]
-            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made])
+            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made], folders.epochs)
             for line in dict.fromkeys(line for p in new for line in p.source.notes):
                 view.note(line)
             for line in dict.fromkeys(line for p in new for line in p.warnings):
