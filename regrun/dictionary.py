@@ -36,9 +36,10 @@ complete at its end; `regrun collect DIR` writes all of them anew at any time. `
 (its `plan.csv`, its tables, its checkpoints while it trains, `run.log`, `failure.json` if it ended early, and
 `before.json` if it goes on from the checkpoint of another); a run has a folder of its own only for weights. A search
 (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`, Optuna's study;
-and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by batches. `looks.csv`
-has a line for each command that was about to read test, with the number of stacks before it; `ledger.csv` is made of it
-and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process it is being trained.
+and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by batches.
+`looks.csv` has a line for each command that was about to read test, with the number of stacks before it; `ledger.csv`
+is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process it is being
+trained.
 
 `predictions/RUN_ID.npz`, in a run's folder or a sweep's, has arrays and nothing pickled (`numpy.load(...,
 allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
