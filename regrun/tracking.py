@@ -36,7 +36,10 @@ class Live:
 
         root: where the event files are, those of an earlier try included.
         """
-        self.folder, self.new = folder, set(run_ids)
+        self.folder, self.new = folder, {run_id: list[dict[str, str]]() for run_id in run_ids}  # rows of those to begin
+        for row in [row for name in TABLES for row in collect.rows(folder / name)] if run_ids else ():
+            if row["run_id"] in self.new:
+                self.new[row["run_id"]].append(row)
         self.paths = {run_id: tensorboard.place(root, run_id) for run_id in run_ids}
 
     def __call__(self, news: Sequence[Row]) -> None:
@@ -51,15 +54,12 @@ class Live:
             self._give_up(error)
 
     def _begin(self, run_id: str) -> None:
-        if run_id in self.new:
-            self.new.discard(run_id)
+        before = self.new.pop(run_id, None)
+        if before is not None:
             path = self.paths[run_id]
             records.make(path.parent)
-            records.replace(path, tensorboard.head() + tensorboard.events(self._before(run_id)))
-
-    def _before(self, run_id: str) -> list[dict[str, str]]:
-        rows = [row for name in TABLES for row in collect.rows(self.folder / name) if row["run_id"] == run_id]
-        return sorted(rows, key=lambda row: int(row["epoch"]))
+            rows = sorted(before, key=lambda row: int(row["epoch"]))
+            records.replace(path, tensorboard.head() + tensorboard.events(rows))
 
     def _give_up(self, error: Exception) -> None:
         """Half a curve would look like a whole one."""
