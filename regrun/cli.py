@@ -61,7 +61,7 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     if any(word.partition("=")[0] == "study" for word in words):
         return _study(words, options, peers)
     verb = words.pop(0) if words and verbs.is_verb(words[0]) else None
-    if peers.are_several and (options.multirun or verb):
+    if peers.are_several and (options.multirun or verb not in (None, "resume")):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
     verbs.check_flags(verb, options)
     of_overrides = verb == "audit" or (verb == "variance" and not any(map(verbs.is_verb, words[:1])))
@@ -125,10 +125,7 @@ def _run(jobs: list["Job"], peers: Peers) -> int:
 
     with parallel.joined(peers):
         (prepared,) = peers.agreed(lambda: prepare.prepare(jobs, peers=peers))
-        outcome = run.execute(prepared) if peers.is_writer else run.follow(prepared)
-    if outcome.status == "interrupted":
-        return INTERRUPTED
-    return 0 if outcome.status == "ok" else 1
+        return 0 if run.execute(prepared).status == "ok" else 1
 
 
 def _audit(jobs: list["Job"], *, keep: bool) -> int:
@@ -162,7 +159,7 @@ def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
         from regrun import sweep
 
     result = sweep.execute(config.Command(jobs, command.launcher), by="variance")
-    if not result.signal and "ok" in result.statuses:
+    if not result.signal_code and "ok" in result.statuses:
         show(variance.lines(variance.write(root)))
     return exit_code(result)
 
@@ -198,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--terminal", action="store_true")
     parser.add_argument("--against")
     parser.add_argument("--level")
+    parser.add_argument("--other-machine", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("--package", "-p")

@@ -18,6 +18,8 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `label_noise.csv` | which labels were drawn at random; only with `data.label_noise` or `data.label_noise_val` |
 | `settings.yaml` | the resolved settings; enough to repeat the run |
 | `best.pt`, `last.pt` | weights by name, tensors only (`torch.load(..., weights_only=True)`); `trainer.save` chooses |
+| `checkpoint-1.pt`, `.json`, `checkpoint-2...` | what `regrun resume` goes on from, see below; gone at the end |
+| `lock` | by which process the run is being trained; gone at the end |
 | `predictions/RUN_ID.npz` | what it predicted for val and test, see below; `trainer.save=predictions` or `snapshots` |
 | `curves.png` | loss and accuracy (or R2) over epochs |
 | `run.log` | what was printed, line by line |
@@ -32,18 +34,25 @@ run, every setting, and the `folder` for its weights; written before the first s
 distinct setting, seeds aside, with `n`, `failed`, `diverged`, and `_mean`, `_sd`, `_low`, `_high` (95 % t interval of
 the mean) of the finished runs' figures. `summary.csv` and `effects.csv` are kept current while it runs, the others are
 complete at its end; `regrun collect DIR` writes all of them anew at any time. `stacks/` holds what each stack wrote
-(its `plan.csv`, its tables, `run.log`, and `failure.json` if it ended early); a run has a folder of its own only for
-weights. A search (`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`,
-Optuna's study; and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by
-batches. `looks.csv` has a line for each command that was about to read test, with the number of stacks before it;
-`ledger.csv` is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process
-it is being trained.
+(its `plan.csv`, its tables, its checkpoints while it trains, `run.log`, `failure.json` if it ended early, and
+`before.json` if it goes on from the checkpoint of another); a run has a folder of its own only for weights. A search
+(`hydra/sweeper=optuna`) also has `trials.csv`; `search.json`, its options and its space; `study.db`, Optuna's study;
+and `pruning.json`, by what its runs are pruned, which goes with each stack. Its `plan.csv` grows by batches.
+`looks.csv` has a line for each command that was about to read test, with the number of stacks before it; `ledger.csv`
+is made of it and of the summaries. `launch.json` says how the sweep was trained, `lock` by which process it is being
+trained.
 
 `predictions/RUN_ID.npz`, in a run's folder or a sweep's, has arrays and nothing pickled (`numpy.load(...,
 allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
 classes) log-probabilities in float32, or (C, N, columns) numbers in the units of the targets; `val_targets`,
 `test_targets`; `val_examples`, `test_examples`, their positions in the data set; and `target_scale`, empty for classes.
 A run that keeps them is finished only when its file is there. `regrun ensemble DIR` makes `ensemble.csv` of them.
+
+A checkpoint is of a stack; a run alone is a stack of one. `checkpoint-N.pt` (`torch.load(..., weights_only=True)`) has
+tensors and plain values: weights, running statistics, the optimizer's and the averages' tensors, the best weights so
+far, each run's scores and rules, and how far each stream of random numbers has come. `checkpoint-N.json` has its bytes
+and SHA-256, the bytes and SHA-256 of each table at that time, to which they are cut, its runs, epoch and step, and what
+bits depend on. Two generations take turns. `last.pt` is something else: the weights at the end.
 
 UTF-8, `\\n`, one header line, RFC 4180. Numbers are unformatted; accuracies, errors and gaps are shares in [0, 1];
 losses are in nats, those of a regression are of targets standardized by train. A value that does not apply is `none`,

@@ -127,9 +127,8 @@ class Plain(Silent):
         )
 
     def finish(self, outcome: Outcome, folder: Path) -> None:
-        for name, value in summary_lines(outcome):
-            self.write(f"{name}: {value}")
-        self.write(f"folder: {folder}")
+        lines = [f"{name}: {value}" for name, value in summary_lines(outcome)]
+        self.write("\n".join([*lines, f"folder: {folder}"]))
 
 
 class LiveView(Silent):
@@ -162,7 +161,7 @@ class LiveView(Silent):
 
     def _view(self) -> Group:
         train, val, elapsed = self.train, self.val[-1], time.monotonic() - self.started
-        speed = val.epoch / elapsed if elapsed > 0 else 0.0
+        speed = (val.epoch - self.val[0].epoch) / elapsed if elapsed > 0 else 0.0  # a run may go on from any epoch
         left = (self.epochs - val.epoch) / speed if speed else math.inf
         grid = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=max(1, self.epochs), completed=val.epoch, width=20)

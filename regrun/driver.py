@@ -4,23 +4,23 @@ A stack whose worker dies, fails or takes too long is tried again as halves, unt
 that its cluster lost is tried again as it is.
 """
 
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from regrun import collect
+from regrun import checkpoints, collect
 from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
+from regrun.errors import EnvironmentFault
 from regrun.prepare import Prepared
 from regrun.writing import failed, write_summary
 
 Stack = list[Prepared]
 LOOK = 0.2  # seconds between two looks at the folders
-LOSSES = 5  # times that a run may be lost by its cluster; then it may be what its nodes die of
+LOSSES = 5  # times that a run may be lost by its cluster and get nowhere; then it may be what its nodes die of
+NO_DISK = f"ended with exit code {EnvironmentFault.exit_code}"  # all that a worker can say on a full disk
 
 
 @dataclass
@@ -58,31 +58,6 @@ class Looked:
     """A look at what is at work: nothing has happened, or all that happened has been told."""
 
     tasks: list[Task] = field(default_factory=list)
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], int]]:
-    """Which of SIGINT and SIGTERM came, 0 if none: a flag, since an exception raised during a fork can be lost.
-
-    A second one ends the process at once. A process that was started deaf to Ctrl-C (nohup) stays so.
-    """
-    came = 0
-
-    def note(number: int, _: object) -> None:
-        nonlocal came
-        came = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, note)
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train_all(
@@ -149,15 +124,22 @@ def _close(watch: Watch, why: str | None, queue: deque[Stack], losses: Counter[s
     yield from _news(watch)
     folder, left = watch.task.folder, list(watch.left.values())
     told = watch.ended_for or failure(folder) or ("failed", why or "its worker ended without a word")
-    if isinstance(told[1], Lost):
-        losses.update(list(watch.left))
-    is_lost = isinstance(told[1], Lost) and all(losses[i] <= LOSSES for i in watch.left)
-    if parts := _parts(left, 1 if is_lost else 2):
+    if told[0] == "environment" or (why or "").endswith(NO_DISK):
+        raise EnvironmentFault(told[1])
+    is_lost = told[0] == "interrupted" or isinstance(told[1], Lost)
+    if parts := _parts(left, 1 if is_lost and _may_be_lost_again(watch, losses) else 2):
         queue.extendleft(reversed(parts))
         yield Retried([len(part) for part in parts], "out of memory" if told[0] == "oom" else told[1])
     elif left:
         write_summary(folder, left[0], failed(left[0].run_id, *told), watch.seconds())
         yield from _news(watch)
+
+
+def _may_be_lost_again(watch: Watch, losses: Counter[str]) -> bool:
+    """Count a loss: those with a checkpoint do not count, as the next try goes on from there."""
+    for run_id in watch.left:
+        losses[run_id] = 0 if checkpoints.is_there(watch.task.folder) else losses[run_id] + 1
+    return all(losses[run_id] <= LOSSES for run_id in watch.left)
 
 
 def _parts(left: Stack, number: int) -> list[Stack]:

@@ -35,6 +35,14 @@ class EnvironmentFault(RegrunError):
     exit_code = 4
 
 
+class Interrupted(RegrunError):
+    """A signal has ended training; what has been done is kept."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
+
+
 def clip(text: str, length: int = 60) -> str:
     """What somebody typed, short enough for a line; what a terminal might obey becomes a question mark."""
     text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))

@@ -18,7 +18,7 @@ usage:
   regrun -m hydra/sweeper=optuna [...]   a search, e.g. 'optimizer.lr=tag(log, interval(1e-4, 1e-1))' model.width=32,64
   regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
   regrun study=NAME [profile=quick|full]   a claim from the literature, its runs, its verdict; study=all for all
-  regrun resume DIR [sweep.KEY=VALUE ...]   train what is missing in a sweep's folder
+  regrun resume DIR [--other-machine]   go on with a run, or with what a sweep lacks (which takes sweep.KEY=VALUE, too)
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
   regrun compare DIR [DIR ...] [--by KEY ...] [--delta 0.005]   paired by seed: differences, intervals, verdicts
@@ -45,7 +45,7 @@ keys often changed:
   reg.dropout.rate  reg.weight_decay.value  reg.label_smoothing.value
   optimizer.lr  scheduler.interval  data.val_size  data.train_size  data.label_noise  data.root
   trainer.epochs  trainer.batch_size  trainer.early_stopping.patience  trainer.device  trainer.progress
-  trainer.save  trainer.mc_dropout  trainer.test_curve
+  trainer.save  trainer.mc_dropout  trainer.test_curve  trainer.checkpoint_minutes
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, or a check failed, 2 a mistake in the command, 3 corrupt input,

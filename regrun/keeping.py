@@ -10,8 +10,8 @@ from regrun.models.norms import BatchNorm
 from regrun.models.ops import walk
 from regrun.models.parameters import all_slots
 from regrun.prepare import Prepared
+from regrun.saving import weights_kept
 from regrun.settings import CosineRestarts, cycle_ends
-from regrun.writing import weights_kept
 
 UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 

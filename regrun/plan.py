@@ -31,6 +31,11 @@ def _folder(job: Job) -> str:
     return str(job.folder.relative_to(job.sweep))
 
 
+def is_there(folder: Path) -> bool:
+    """Whether it is the folder of a sweep; a search has no plan before its first batch."""
+    return any((folder / name).is_file() for name in (NAME, "launch.json", "search.json"))
+
+
 def read(folder: Path, root: Path) -> list[Job]:
     """The runs of the plan in `folder`, of the sweep in `root`. Raises DataError."""
     jobs, problems = [], list[str]()

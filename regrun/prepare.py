@@ -7,6 +7,7 @@ import os
 import platform
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,11 +17,11 @@ from regrun.config import Job
 from regrun.data import sources
 from regrun.data.sources import Source
 from regrun.data.split import sizes
+from regrun.epoch import epoch_slices
 from regrun.errors import ConfigError
 from regrun.models import vision
 from regrun.parallel import ALONE, Peers
 from regrun.settings import Settings, Torchvision
-from regrun.trainer import epoch_slices
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
 
@@ -57,16 +58,17 @@ def prepare(
     there: dict[str, bool] | None = None,
     loaded: dict[str, Source] | None = None,
     peers: Peers = ALONE,
+    own: Path | None = None,
 ) -> list[Prepared]:
     """Load what the runs need and check all of them against it; nothing is written. Raises ConfigError.
 
     there: which devices the machines have that will train, where that is not this one. loaded: data sets to begin
-    with, to which those are added that were missing. peers: who trains the runs.
+    with, to which those are added that were missing. peers: who trains the runs. own: a folder that is a run's already.
     """
     mps = torch.backends.mps.is_available() and not peers.are_several
     found = there or {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
     loaded = {} if loaded is None else loaded
-    prepared, problems = [], _folder_problems(jobs) if peers.is_writer else []
+    prepared, problems = [], _folder_problems(jobs, own) if peers.is_writer else []
     for job in jobs:
         run = job.settings
         try:
@@ -93,9 +95,9 @@ def prepare(
     return prepared
 
 
-def _folder_problems(jobs: list[Job]) -> list[str]:
+def _folder_problems(jobs: list[Job], own: Path | None) -> list[str]:
     """Folders that are taken (a sweep's own is looked at in `sweep`), or that two runs would share."""
-    alone = [job.folder for job in jobs if job.sweep is None]
+    alone = [job.folder for job in jobs if job.sweep is None and job.folder != own]
     problems = [records.taken(folder, key="hydra.run.dir") for folder in alone if not records.is_free(folder)]
     counts = Counter(job.folder for job in jobs)
     return problems + [
@@ -153,6 +155,30 @@ def keep_freed_memory() -> None:
 def versions() -> str:
     """Of what computes."""
     return f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
+
+
+def facts(run: Prepared, *, device: str | None = None) -> dict[str, str | int | bool]:
+    """What the bits of a result depend on beside the settings that count. device: its name; asked for if None.
+
+    To ask a GPU initializes CUDA, after which no process can be forked any more.
+    """
+    trainer = run.job.settings.trainer
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "regrun": regrun.__version__,
+        "device": device or device_name(run.device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "precision": trainer.precision,
+        "threads": trainer.threads,
+        "deterministic": trainer.deterministic,
+        "processes": run.peers.size,
+    }
+
+
+def fingerprint(run: Prepared) -> str:
+    """A hash of `facts`."""
+    return hashlib.sha256(json.dumps(facts(run), sort_keys=True).encode()).hexdigest()[:10]
 
 
 def device_name(device: torch.device) -> str:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regrun import collect
 from regrun.rows import CurveRow, Row
 from regrun.writing import Prune
 
@@ -66,7 +67,19 @@ def of(folder: Path) -> Prune:
         val = [row for row in news if isinstance(row, CurveRow) and row.split == "val"]
         return {r.run_id for r in val if has_no_promise(trial(r.run_id), r.epoch, getattr(r, rules.metric))}
 
+    prune(_rows_before(folder))
     return prune
+
+
+def _rows_before(folder: Path) -> list[Row]:
+    """The val curves of runs that go on from a checkpoint: a pruner knows them, too."""
+    path = folder / "curves.csv"
+    found = [row for row in (collect.rows(path) if path.is_file() else []) if row["split"] == "val"]
+    figures = [{n: float(row[n] or "nan") for n in ("loss", "accuracy", "r2")} for row in found]
+    return [
+        CurveRow(row["run_id"], int(row["epoch"]), int(row["step"]), "val", **own)
+        for row, own in zip(found, figures, strict=True)
+    ]
 
 
 def begin(rules: Rules, past: Sequence["FrozenTrial"], number: int) -> "Trial":

@@ -1,46 +1,44 @@
-"""The only module that writes files: exclusive folders, appended tables, atomically replaced files.
+"""What is written: folders that one claims, tables that grow, files that are replaced whole. `disk` does it.
 
 What goes wrong here is the environment's fault, in one line: `EnvironmentFault`.
 """
 
-import fcntl
+import errno
 import json
 import os
-import shutil
-import socket
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from regrun import disk
 from regrun.errors import ConfigError, EnvironmentFault
 
 LOG = "run.log"
-LOCK = "lock"
+NEW = ".new"  # what the name of a file ends with that is to replace another
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def claim(folder: Path) -> None:
     """Make `folder` ours: create it, or take it while it is empty. Of two that try, one succeeds."""
-    with _faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with faults(folder):
+        disk.make(folder)
         if is_free(folder):
-            with suppress(FileExistsError):  # another was faster
-                (folder / LOG).open("x").close()
+            with suppress(FileExistsError), disk.opened(folder / LOG, disk.FIRST):  # or another was faster
                 return
     raise ConfigError(taken(folder, key="hydra.run.dir"))
 
 
 def make(folder: Path) -> None:
     """Create a folder, and its parents, where it is not there yet."""
-    with _faults(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with faults(folder):
+        disk.make(folder)
 
 
 def is_free(folder: Path) -> bool:
     """Whether a run may have the folder: it does not exist, or is empty."""
-    with _faults(folder):
+    with faults(folder):
         return not folder.exists() or not any(folder.iterdir())
 
 
@@ -49,82 +47,91 @@ def taken(folder: Path, *, key: str) -> str:
     return f"{key}: must be a new or an empty folder, got {str(folder)[-80:]}; choose another"
 
 
-@contextmanager
-def hold(root: Path, mark: str) -> Iterator[None]:
-    """Hold a sweep's folder while it trains: new or empty, or one that has the file `mark`. Raises ConfigError.
+def enter(folder: Path, mark: str, *, key: str) -> None:
+    """Create a folder that is new or empty, or find the file `mark` in it, by which it is known again. ConfigError."""
+    if not (folder / mark).is_file() and not is_free(folder):
+        raise ConfigError(taken(folder, key=key))
+    make(folder)
 
-    The lock lasts as long as this process: the kernel drops it when the process ends, however that happens. A
-    holder that was killed leaves its name in the file; on this host it is taken over from, on another never.
-    """
-    if not (root / mark).is_file() and not is_free(root):
-        raise ConfigError(taken(root, key="hydra.sweep.dir"))
-    with _faults(root):
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / LOCK).open("a+", encoding="utf-8")
-    with lock:
-        lock.seek(0)
-        holder = lock.read().strip()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"hydra.sweep.dir: in use by {holder}, got {str(root)[-80:]}") from None
-        host = socket.gethostname()
-        if holder and not holder.endswith(f" on {host}"):
-            raise ConfigError(
-                f"hydra.sweep.dir: was left in use by {holder}, which cannot be looked at from {host}, "
-                f"got {str(root)[-80:]}; if it has ended, remove the file {LOCK} there"
-            )
-        with _faults(root):
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {host}\n")
-            lock.flush()
-        try:
-            yield
-        finally:
-            lock.truncate(0)
+
+def tidy(folder: Path) -> None:
+    """Remove what a process that is gone had begun to write in the place of files. The folder is held."""
+    for new in sorted(folder.glob(f".*{NEW}")):
+        number = new.name.split(".")[-2]
+        if number.isdecimal() and not disk.is_alive(int(number)):
+            discard(new)
 
 
 def prune(folder: Path, *, below: Path) -> None:
     """Remove `folder` and its parents under `below`, as far as they are empty."""
     while folder != below and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+        disk.drop_folder(folder)
         folder = folder.parent
 
 
 def log(folder: Path, line: str) -> None:
     """Append a line to the run's log."""
-    with _faults(folder / LOG), (folder / LOG).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    extend(folder / LOG, f"{line}\n".encode())
 
 
 def divert(folder: Path) -> None:
     """From here on, the log gets what this process and its libraries print: a terminal is for the sweep's own view."""
-    with _faults(folder / LOG), (folder / LOG).open("a", encoding="utf-8") as file:
+    with faults(folder / LOG), disk.opened(folder / LOG, disk.APPEND) as file:
         for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
+            os.dup2(file, stream)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-
-
-def extend(path: Path, content: bytes) -> None:
-    """Append to a file."""
-    with _faults(path), path.open("ab") as file:
-        file.write(content)
 
 
 def discard(path: Path) -> None:
     """Remove a file, or a folder with all in it, if it is there."""
-    with _faults(path):
+    with faults(path):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            disk.drop_folder(path, whole=True)
         else:
-            path.unlink(missing_ok=True)
+            disk.drop(path)
+
+
+def extend(path: Path, content: bytes) -> None:
+    """Append to a file: all of the content, or nothing of it."""
+    with faults(path, len(content)), disk.opened(path, disk.APPEND) as file:
+        _add(file, content)
 
 
 def append(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, missing: str = "none") -> None:
-    """Append rows to a CSV file (RFC 4180, UTF-8, LF), with the header first if the file is new."""
-    with _faults(path), path.open("a", encoding="utf-8", newline="") as file:
-        lines = [header] if file.tell() == 0 else []
-        file.write(table([*lines, *rows], missing=missing))
+    """Append rows to a CSV file (RFC 4180, UTF-8, LF), with the header first if the file is new.
+
+    All of them, or none: what a full disk has torn is cut off again, so that a table ends with a whole row.
+    """
+    with faults(path), disk.opened(path, disk.APPEND) as file:
+        lines = rows if os.fstat(file).st_size else [header, *rows]
+        content = table(lines, missing=missing).encode()
+        with faults(path, len(content)):
+            _add(file, content)
+
+
+def _add(file: int, content: bytes) -> None:
+    before = os.fstat(file).st_size
+    try:
+        disk.write(file, content)
+    except OSError:
+        disk.cut(file, before)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Return when what has been appended is on the disk itself: a row alone is safe from a kill, not from a power cut.
+
+    Costs 0.3 ms here, a few ms on slower disks; so not for each row, but where something else is to rely on them.
+    """
+    with faults(path), disk.opened(path, disk.AS_IT_IS) as file:
+        disk.sync(file)
+
+
+def cut(path: Path, size: int) -> None:
+    """Shorten a file to its first bytes."""
+    with faults(path), disk.opened(path, disk.AS_IT_IS) as file:
+        disk.cut(file, size)
+        disk.sync(file)
 
 
 def table(rows: Iterable[Sequence[Any]], *, missing: str = "none") -> str:
@@ -137,24 +144,27 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\r\n') else text
 
 
-def replace(path: Path, content: bytes | str) -> None:
-    """Write a whole file so that a reader sees the old one or the new one, never a part."""
+def replace(path: Path, content: bytes | memoryview | str) -> None:
+    """Write a whole file so that a reader sees the old one or the new one, never a part, whatever happens."""
     replace_with(path, [content.encode() if isinstance(content, str) else content])
 
 
 def replace_with(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """The same for a file that comes in parts and need not fit into memory."""
-    with _faults(path):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new, size = path.with_name(f".{path.name}.{os.getpid()}{NEW}"), 0
+    with faults(path, lambda: size):
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            with disk.opened(new, disk.ANEW) as file:
+                for part in parts:
+                    size += part.nbytes if isinstance(part, memoryview) else len(part)
+                    disk.write(file, part)
+                disk.sync(file)
+                if (there := os.fstat(file).st_size) != size:
+                    raise OSError(errno.EIO, f"{there} of {size} bytes are there")
+            disk.move(new, path)
+            disk.sync_folder(path.parent)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            disk.drop(new)
             raise
 
 
@@ -170,11 +180,19 @@ def cell(value: Any, missing: str = "none") -> str:
 
 
 @contextmanager
-def _faults(path: Path) -> Iterator[None]:
-    """Turn what the operating system says into one line that names the path."""
+def faults(path: Path, size: int | Callable[[], int] | None = None) -> Iterator[None]:
+    """Turn what the operating system says into one line that names the path. size: bytes that are needed, if known."""
     try:
         yield
     except OSError as error:
-        raise EnvironmentFault(
-            f"{path}: cannot be written ({error.strerror or error}); free or choose another place"
-        ) from error
+        why = error.strerror or str(error)
+        if error.errno in FULL:
+            why += _room(path, size() if callable(size) else size)
+        raise EnvironmentFault(f"{path}: cannot be written ({why}); free or choose another place") from error
+
+
+def _room(path: Path, size: int | None) -> str:
+    """How much was needed, and how much there is."""
+    there = os.statvfs(next(folder for folder in path.absolute().parents if folder.exists()))
+    needed = f" {size:,} bytes needed," if size is not None else ""
+    return f":{needed} {there.f_bavail * there.f_frsize:,} free"

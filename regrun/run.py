@@ -1,22 +1,112 @@
-"""One run, from its prepared settings to its folder of tables, its weights and its picture."""
+"""One run, from its prepared settings to its folder of tables, its weights and its picture; or from its checkpoint."""
 
+import shlex
+import sys
 import time
 import traceback
+from contextlib import ExitStack
+from pathlib import Path
 
-from regrun import display, plots, records, settings, tracking
-from regrun.config import to_yaml
+from yaml import YAMLError
+
+from regrun import checkpoints, collect, display, locks, plots, records, settings, signals, tracking
+from regrun.checkpoints import Found
+from regrun.config import Job, from_yaml, to_yaml
 from regrun.data.split import split
-from regrun.errors import RegrunError
-from regrun.prepare import Prepared, configure_torch, device_name
+from regrun.due import Pace
+from regrun.ending import Finished
+from regrun.errors import ConfigError, DataError, Interrupted, RegrunError, clip
+from regrun.parallel import Peers
+from regrun.prepare import Prepared, configure_torch, device_name, prepare
 from regrun.rows import Outcome, Row
-from regrun.trainer import Finished, train
-from regrun.writing import failed, train_into, why_failed, write_summary
+from regrun.saving import is_kept
+from regrun.trainer import Checkpoint, train
+from regrun.writing import SUMMARY, failed, marks, train_into, why_failed, write_summary
+
+SETTINGS, PICTURE = "settings.yaml", "curves.png"
 
 
 def execute(prepared: Prepared) -> Outcome:
-    """Train one run and write everything it leaves. A run that fails is a row, too."""
+    """Train one run and write everything it leaves. A run that fails is a row, too; Interrupted ends it."""
+    with ExitStack() as held:
+        prepared.peers.agreed(lambda: _begin(prepared, held))
+        return _train(prepared, None)
+
+
+def _begin(prepared: Prepared, held: ExitStack) -> None:
+    if prepared.peers.is_writer:
+        folder = prepared.job.folder
+        records.claim(folder)
+        held.enter_context(locks.hold(folder, key="hydra.run.dir"))
+        records.replace(folder / SETTINGS, to_yaml(prepared.job.settings))
+
+
+def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
+    """Go on with the run in `folder` from its checkpoint, or from its start if it has none; its status at the end.
+
+    A run that has ended is left as it is. Raises DataError where what is there is damaged, and ConfigError where bits
+    would differ from those of the run that was begun, unless `other_machine`.
+    """
+    if not all((folder / name).is_file() for name in (SETTINGS, records.LOG)):
+        raise DataError(f"{folder}: has no plan.csv of a sweep, nor the {SETTINGS} of a run; nothing has begun there")
+    with ExitStack() as held:
+        peers.agreed(lambda: _hold(folder, peers, held))
+        job = Job(_settings(folder), folder, None)
+        if (row := _end(job)) is not None:
+            display.writer(sys.stdout)(
+                f"{folder}: has ended, {row['status']} ({row['stop_reason']}); nothing to go on with"
+            )
+            return row["status"]
+        (prepared,) = peers.agreed(lambda: prepare([job], peers=peers, own=folder))
+        found = peers.agreed(lambda: _found(prepared, other_machine=other_machine))
+        return _train(prepared, found).status
+
+
+def _hold(folder: Path, peers: Peers, held: ExitStack) -> None:
+    if peers.is_writer:
+        held.enter_context(locks.hold(folder, key="resume"))
+
+
+def _settings(folder: Path) -> settings.Settings:
+    try:
+        return from_yaml((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ConfigError, YAMLError) as error:
+        raise DataError(f"{folder / SETTINGS}: holds no settings of regrun's ({clip(str(error))})") from None
+
+
+def _end(job: Job) -> dict[str, str] | None:
+    """The run's row of summary.csv, if it has ended and all that it was to leave is there."""
+    path = job.folder / SUMMARY
+    rows = collect.rows(path) if path.is_file() else []
+    if not rows or rows[0]["status"] == "interrupted":
+        return None
+    if rows[0]["status"] in collect.FINISHED and not (
+        is_kept(job, rows[0]["run_id"]) and (job.folder / PICTURE).is_file()
+    ):
+        return None
+    return rows[0]
+
+
+def _found(prepared: Prepared, *, other_machine: bool) -> Found | None:
+    """The checkpoint to go on from; the tables are as long as they were then."""
+    folder = prepared.job.folder
+    found = checkpoints.load(folder, [prepared.run_id])
+    if found is not None and not other_machine and (others := checkpoints.differences(found.manifest, marks(prepared))):
+        raise ConfigError(checkpoints.refusal(others))
+    if prepared.peers.is_writer:
+        records.tidy(folder)
+        records.discard(folder / SUMMARY)
+        checkpoints.shorten_tables(found, folder)
+    return found
+
+
+def _train(prepared: Prepared, found: Found | None) -> Outcome:
+    return _lead(prepared, found) if prepared.peers.is_writer else _follow(prepared, found)
+
+
+def _lead(prepared: Prepared, found: Found | None) -> Outcome:
+    """Train and write, in a folder that is held, with nothing in its tables but what the checkpoint knows of."""
     start, run, folder = time.monotonic(), prepared.job.settings, prepared.job.folder
-    prepared.peers.agreed(lambda: _begin(prepared))
     view, log = display.choose(run.trainer.progress), display.Plain(lambda line: records.log(folder, line))
     views = (view, log)
 
@@ -30,25 +120,30 @@ def execute(prepared: Prepared) -> Outcome:
 
     for shown in views:
         shown.start(title(prepared), run.trainer.epochs)
-        for line in prepared.source.notes:
+        for line in [*prepared.source.notes, *_where(found)]:
             shown.note(line)
         for line in prepared.warnings:
             shown.warn(line)
     try:
-        ((_, outcome),) = train_into(folder, [prepared], show)
+        with signals.noted() as noted:
+            pace = Pace(run.trainer.checkpoint_minutes, noted)
+            ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
+    except Interrupted as error:
+        write_summary(folder, prepared, failed(prepared.run_id, "interrupted", str(error)), time.monotonic() - start)
+        told = f"{error}; to go on: regrun resume {shlex.quote(str(folder))}"
+        records.log(folder, told)
+        raise Interrupted(told, error.exit_code) from None
     except RegrunError:  # the disk, say: `cli` knows what to do
         raise
     except Exception as error:
         records.log(folder, traceback.format_exc())
         outcome = failed(prepared.run_id, *why_failed(error))
-    except KeyboardInterrupt:
-        outcome = failed(prepared.run_id, "interrupted", "interrupted from the keyboard")
     finally:
         view.close()
     if outcome.best_epoch is None:
         write_summary(folder, prepared, outcome, time.monotonic() - start)
     else:
-        records.replace(folder / "curves.png", plots.curves_png(folder))
+        records.replace(folder / PICTURE, plots.curves_png(folder))
     for shown in views:
         shown.finish(outcome, folder)
     tracking.publish(folder, run.trainer.trackers, note)
@@ -57,24 +152,26 @@ def execute(prepared: Prepared) -> Outcome:
     return outcome
 
 
-def _begin(prepared: Prepared) -> None:
-    folder = prepared.job.folder
-    records.claim(folder)
-    records.replace(folder / "settings.yaml", to_yaml(prepared.job.settings))
+def _where(found: Found | None) -> list[str]:
+    return [] if found is None else [*found.notes, f"going on in {found.manifest.where}"]
 
 
-def follow(prepared: Prepared) -> Outcome:
+def _follow(prepared: Prepared, found: Found | None) -> Outcome:
     """Train one run as the rank that writes does, and write nothing. It ends with that rank: torchrun ends the others
     as soon as one fails, which a run that diverged does.
     """
     run, source, peers = prepared.job.settings, prepared.source, prepared.peers
-    peers.agreed(lambda: None)
     configure_torch(run, prepared.device)
-    own = split(source, run.data, run.seeds)
-    training = train([run], [prepared.run_id], source, [own], prepared.device, peers)
-    (outcome,) = [news.outcome for news in training if isinstance(news, Finished)]
-    peers.wait()
-    return outcome
+    own, state = split(source, run.data, run.seeds), None if found is None else found.state
+    with signals.noted() as noted:
+        for news in train([run], [prepared.run_id], source, [own], prepared.device, peers, state=state):
+            match news:
+                case Checkpoint(is_end=True):
+                    raise Interrupted("interrupted", noted.exit_code or 143)
+                case Finished():
+                    peers.wait()
+                    return news.outcome
+    raise RuntimeError("a run ends by its last row, or by a checkpoint")
 
 
 def title(prepared: Prepared) -> str:

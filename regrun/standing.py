@@ -6,13 +6,15 @@ Work is counted in run-epochs, one epoch of one run: the runs of a stack end tog
 import heapq
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regrun import overrides
 from regrun.collect import FINISHED
 from regrun.overrides import Cells
 
+Begun = Mapping[str, int]  # the epoch in which a run goes on from a checkpoint
+NONE: Begun = {}
 MEASURES = ("val accuracy", "val r2", "val loss")  # the first that a run has ranks
 
 
@@ -90,10 +92,10 @@ class AtWork:
 class Pace:
     """How much work is left, and how fast it gets done."""
 
-    def __init__(self, plan: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
-        """stacks: the run_ids of each stack that will be trained."""
+    def __init__(self, plan: Sequence[Cells], stacks: Sequence[Sequence[str]], begun: Begun = NONE) -> None:
+        """stacks: the run_ids of each stack that will be trained. begun: the epoch that a run goes on in."""
         self.epochs = {row["run_id"]: max(1, int(row["trainer.epochs"])) for row in plan}
-        self.stacks, self.going = stacks, {run for stack in stacks for run in stack}
+        self.stacks, self.going, self.begun = stacks, {run for stack in stacks for run in stack}, begun
         self.at_work: list[AtWork] = []
         self.ended_runs, self.ended_epochs, self.slots = 0, 0, 1
         self.seconds = self.busy = 0.0  # since the start; of all slots together
@@ -102,7 +104,8 @@ class Pace:
         """A run of these stacks has ended; its row of summary.csv."""
         self.going.discard(row["run_id"])
         self.ended_runs += 1
-        self.ended_epochs += int(row["last_epoch"]) if row["last_epoch"] != "none" else 0
+        last = int(row["last_epoch"]) if row["last_epoch"] != "none" else 0
+        self.ended_epochs += max(0, last - self._before(row["run_id"]))
 
     def look(self, at_work: Sequence[AtWork], seconds: float) -> None:
         """What is at work `seconds` after the start."""
@@ -115,8 +118,13 @@ class Pace:
 
     def speed(self) -> float:
         """Run-epochs per second."""
-        done = self.ended_epochs + sum(s.epoch for s in self.at_work for run in s.runs if run in self.going)
+        at_work = ((s.epoch, run) for s in self.at_work for run in s.runs if run in self.going)
+        done = self.ended_epochs + sum(max(0, epoch - self._before(run)) for epoch, run in at_work)
         return done / self.seconds if self.seconds else 0.0
+
+    def _before(self, run: str) -> int:
+        """The epochs that were there at the start."""
+        return max(0, self.begun.get(run, 0) - 1)
 
     def share(self) -> float:
         """How much of the plan's work is done, in [0, 1]."""
@@ -136,9 +144,9 @@ class Pace:
         return sum(max(0, self.epochs[run] - stack.epoch) for run in stack.runs if run in self.going)
 
     def _waiting(self) -> list[int]:
-        """The work of each stack that has not been started; of one that is tried again, all of it."""
+        """The work of each stack that has not been started; of one that is tried again, all that it had then."""
         waiting = self.going.difference(*(stack.runs for stack in self.at_work))
-        works = [sum(self.epochs[run] for run in stack if run in waiting) for stack in self.stacks]
+        works = [sum(self.epochs[run] - self._before(run) for run in stack if run in waiting) for stack in self.stacks]
         return [work for work in works if work]
 
 

@@ -41,7 +41,7 @@ class MaskStream:
         self.generators = generators
         self.stride = -(-size // 4) * 4  # four 16-bit integers from one 64-bit draw
         self.steps = max(1, min(steps, self.BLOCK // self.stride))
-        self.position = self.steps
+        self.position, self.blocks = self.steps, 0
         device = generators[0].device
         self.words = torch.empty(len(generators), self.steps * self.stride // 4, dtype=torch.int64, device=device)
         self.masks = self.words.view(torch.int16).view(len(generators), self.steps, self.stride)
@@ -51,7 +51,17 @@ class MaskStream:
         if self.position == self.steps:
             for words, source in zip(self.words, self.generators, strict=True):
                 words.random_(-(2**63), None, generator=source)
-            self.position = 0
+            self.position, self.blocks = 0, self.blocks + 1
         masks = self.masks[:, self.position, :size]
         self.position += 1
         return masks
+
+    @property
+    def drawn(self) -> int:
+        """How often `next` has been called."""
+        return (self.blocks - 1) * self.steps + self.position
+
+    def skip(self, times: int) -> None:
+        """Go on as if `next` had been called so often."""
+        for _ in range(times):
+            self.next(0)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -25,24 +24,25 @@ from regrun import (
     effects,
     keeping,
     ledger,
+    locks,
     overrides,
     plan,
-    predictions,
-    pruning,
     records,
     search,
     settings,
+    signals,
     sweepview,
     tracking,
 )
 from regrun.batches import Batch
+from regrun.begun import Folders
 from regrun.config import Command, Job
 from regrun.driver import Ended, Looked, Retried, Stack
 from regrun.engines import choice
-from regrun.engines.tasks import Task
 from regrun.errors import ConfigError, DataError, clip
 from regrun.launchers import Launcher, Local, Plugin, has_gpus
 from regrun.prepare import Prepared, prepare
+from regrun.saving import is_kept
 from regrun.stacking import stacks
 
 LAUNCH = "launch.json"
@@ -53,10 +53,10 @@ SHOWN = 10  # failures that are told at the end
 
 @dataclass(frozen=True)
 class Result:
-    """How a sweep ended: the statuses of all runs that have one, and the signal that ended it early, or 0."""
+    """How a sweep ended: the statuses of all runs that have one; the exit code if a signal ended it early, else 0."""
 
     statuses: set[str]
-    signal: int
+    signal_code: int
 
 
 @dataclass
@@ -75,17 +75,19 @@ class Refresh:
             self.spent += self.last
 
 
-def execute(command: Command, *, by: str = "sweep") -> Result:
+def execute(command: Command, *, by: str = "sweep", other_machine: bool = False) -> Result:
     """Train every run of the plan that is not finished yet; of a search, as many as its trials need.
 
-    by: what the ledger of looks at test calls the command.
+    by: what the ledger of looks at test calls the command. other_machine: go on from checkpoints whatever has changed.
     """
     runs, root = _plan(command), _root(command.jobs)
     sweep = runs[0].job.settings.sweep
     if command.search is not None:
         search.check(command.search, runs, root)
         search.reach(command.search, root)
-    with records.hold(root, plan.NAME if command.search is None else search.FILE):
+    records.enter(root, plan.NAME if command.search is None else search.FILE, key="hydra.sweep.dir")
+    with locks.hold(root, key="hydra.sweep.dir"):
+        records.tidy(root)
         if command.search is None:
             plan.check_same(root, runs)
             records.replace(root / plan.NAME, plan.text(runs))  # an old one may differ in what changes no result
@@ -94,16 +96,16 @@ def execute(command: Command, *, by: str = "sweep") -> Result:
             batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
             by = "search" if by == "sweep" else by
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
-        return _train(batches, runs, command, root, by=by)
+        return _train(batches, runs, command, Folders(root, by, other_machine))
 
 
-def resume(root: Path, overrides: Sequence[str]) -> Result:
+def resume(root: Path, overrides: Sequence[str], *, other_machine: bool) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
     if (root / search.FILE).is_file():
         given = launched(root, overrides, verb="resume", how=(*HOW, *search.HOW), chosen=search.CHOSEN)
-        return execute(search.resumed(given, root, overrides), by="resume")
-    jobs = plan.read(root, root)
-    return execute(with_jobs(launched(root, overrides, verb="resume"), jobs), by="resume")
+        return execute(search.resumed(given, root, overrides), by="resume", other_machine=other_machine)
+    command = with_jobs(launched(root, overrides, verb="resume"), plan.read(root, root))
+    return execute(command, by="resume", other_machine=other_machine)
 
 
 def launched(
@@ -148,10 +150,12 @@ def show_plan(command: Command) -> int:
         return 0  # a search says what its runs keep when it knows them
     plan.check_same(root, runs)
     missing = _missing(root, runs)
+    begun = Folders(root).begun(missing, is_here=False)
     print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
     workers = choice.slots(command.launcher, runs)
-    for stack in stacks(missing, workers=workers):
-        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}")
+    for stack in [*begun, *stacks(_without(missing, begun), workers=workers)]:
+        goes_on = ", from its checkpoint" if stack in begun else ""
+        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}{goes_on}")
     print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
     if kept := keeping.line(missing):
         print(kept)
@@ -183,45 +187,51 @@ def _root(jobs: list[Job]) -> Path:
     return jobs[0].sweep
 
 
-def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path, *, by: str) -> Result:
+def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, folders: Folders) -> Result:
     """like: runs with the device and the settings of the sweep that those of the batches have."""
-    runs, first, launcher = list[Prepared](), like[0].job.settings, command.launcher
+    runs, first, launcher, root = list[Prepared](), like[0].job.settings, command.launcher, folders.root
     view = sweepview.choose(first.trainer.progress)
 
     def todo() -> Iterator[list[Stack]]:
         for runs[:], new in batches:
             missing = _missing(root, new)
-            made = stacks(missing, workers=choice.slots(launcher, like))
+            begun = folders.begun(missing, is_here=isinstance(launcher, Local | Plugin))
+            made = [*begun, *stacks(_without(missing, begun), workers=choice.slots(launcher, like))]
             done = {p.run_id for p in runs} - {p.run_id for p in missing}
             before = [row for row in collect.finished(root) if row["run_id"] in done]
-            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made])
+            view.start(plan.rows(root), before, [[p.run_id for p in stack] for stack in made], folders.epochs)
             for line in dict.fromkeys(line for p in new for line in p.source.notes):
                 view.note(line)
             for line in dict.fromkeys(line for p in new for line in p.warnings):
                 view.note(f"warning: {line}")
             if kept := keeping.line(missing):
                 view.note(kept)
+            if begun:
+                view.note(f"{sum(map(len, begun))} runs go on from checkpoints")
             yield made
 
-    with closing(view), driver.signals() as signal:
+    with closing(view), signals.noted() as noted:
         if isinstance(launcher, Plugin):
             view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
         engine = choice.engine(launcher, like, root)
-        events = driver.train_all(todo(), engine, _tasks(root, by), run_timeout=first.sweep.run_timeout, is_over=signal)
+        is_over, run_timeout = (lambda: noted.number), first.sweep.run_timeout
+        events = driver.train_all(todo(), engine, folders.new, run_timeout=run_timeout, is_over=is_over)
         _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
         rows, order = collect.summaries(root), [p.run_id for p in runs]
         collect.summary(root, order)
-        if not signal():
+        missing = _missing(root, runs)
+        folders.tidy(missing)
+        if not noted.number:
             collect.tables(root, order)
         view.close()
         if rows:
-            _finish(view, command, root, by)
+            _finish(view, command, root, folders.by)
         _tell_failures(rows, plan.rows(root))
-        if unfinished := len(_missing(root, runs)) if signal() or first.sweep.fail_fast else 0:
-            view.note(_how_to_go_on(len(runs) - unfinished, len(runs), launcher, root))
-        if not signal():
+        if missing and (noted.number or first.sweep.fail_fast):
+            view.note(_how_to_go_on(len(runs) - len(missing), len(runs), launcher, root))
+        if not noted.number:
             tracking.publish(root, first.trainer.trackers, view.note)
-        return Result({status for _, status, _ in rows.values()}, signal())
+        return Result({status for _, status, _ in rows.values()}, noted.exit_code)
 
 
 def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> None:
@@ -288,30 +298,12 @@ def _tell_failures(found: dict[str, tuple[Path, str, str]], planned: Sequence[di
 
 
 def _missing(root: Path, runs: Sequence[Prepared]) -> list[Prepared]:
-    """Runs without a row, or without the predictions that they are to keep."""
+    """Runs without a row, or without the weights or predictions that they are to keep."""
     done = {i for i, (_, status, _) in collect.summaries(root).items() if status in collect.FINISHED}
-    return [p for p in runs if p.run_id not in done or not _has_kept(root, p)]
+    return [p for p in runs if p.run_id not in done or not is_kept(p.job, p.run_id)]
 
 
-def _has_kept(root: Path, p: Prepared) -> bool:
-    is_asked = p.job.settings.trainer.save in ("predictions", "snapshots")
-    return not is_asked or predictions.path(root, p.run_id).is_file()
-
-
-def _tasks(root: Path, by: str) -> Callable[[Stack], Task]:
-    """Makes the task of a stack: a new folder under `stacks/` with its plan. The first one is a look at test."""
-    first = len(list(root.glob("stacks/*")))
-    numbers = count(first)
-
-    def new(stack: Stack) -> Task:
-        number = next(numbers)
-        if number == first:
-            ledger.look(root, by)
-        folder = root / "stacks" / f"{number:05d}"
-        records.claim(folder)
-        records.replace(folder / plan.NAME, plan.text(stack))
-        if (root / pruning.FILE).is_file():
-            records.replace(folder / pruning.FILE, (root / pruning.FILE).read_bytes())
-        return Task(folder, tuple(stack))
-
-    return new
+def _without(missing: Sequence[Prepared], begun: Sequence[Stack]) -> list[Prepared]:
+    """Those that have to start from the beginning."""
+    there = {p.run_id for stack in begun for p in stack}
+    return [p for p in missing if p.run_id not in there]

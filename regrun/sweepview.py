@@ -18,7 +18,7 @@ from rich.text import Text
 from regrun import collect, display, effectsview
 from regrun.errors import clip
 from regrun.overrides import Cells
-from regrun.standing import AtWork, Pace, Tally, duration
+from regrun.standing import NONE, AtWork, Begun, Pace, Tally, duration
 
 PAUSE = 0.5  # seconds between two looks, or as many as keep looking and drawing below `SHARE` of a core
 SHARE = 0.005
@@ -31,8 +31,13 @@ BEST = 5  # settings in the live table
 class Silent:
     """Says nothing."""
 
-    def start(self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
-        """plan: all runs' settings; before: summary rows of those that are finished; stacks: run_ids to train."""
+    def start(
+        self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]], begun: Begun = NONE
+    ) -> None:
+        """plan: all runs' settings; before: summary rows of those that are finished; stacks: run_ids to train.
+
+        begun: the epoch in which a run goes on.
+        """
 
     def note(self, line: str) -> None:
         """Something to know."""
@@ -53,8 +58,10 @@ class Silent:
 class Following(Silent):
     """What both displays have in common: they follow the sweep, and tell its first failures."""
 
-    def start(self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
-        self.tally, self.pace, self.failures = Tally(plan), Pace(plan, stacks), 0
+    def start(
+        self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]], begun: Begun = NONE
+    ) -> None:
+        self.tally, self.pace, self.failures = Tally(plan), Pace(plan, stacks, begun), 0
         for row in before:
             self.tally.ended(row)
         sizes = [len(stack) for stack in stacks]
@@ -114,9 +121,11 @@ class Plain(Following):
     def __init__(self, write: Callable[[str], None]) -> None:
         self.write, self.percent, self.told = write, 0, time.monotonic()  # what the last line on all of it said, when
 
-    def start(self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
+    def start(
+        self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]], begun: Begun = NONE
+    ) -> None:
         self.percent = 0  # a search starts once for each of its batches
-        super().start(plan, before, stacks)
+        super().start(plan, before, stacks, begun)
 
     def note(self, line: str) -> None:
         self.write(line)
@@ -150,8 +159,10 @@ class LiveTable(Following):
         self.console, self.frame, self.width = console, Group(), console.width
         self.live = Live(console=console, auto_refresh=False, transient=True)
 
-    def start(self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]]) -> None:
-        super().start(plan, before, stacks)
+    def start(
+        self, plan: Sequence[Cells], before: Sequence[Cells], stacks: Sequence[Sequence[str]], begun: Begun = NONE
+    ) -> None:
+        super().start(plan, before, stacks, begun)
         self.live.start()
         self.console.show_cursor(True)  # nobody could bring it back if this process were killed
         self.show()

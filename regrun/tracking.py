@@ -31,9 +31,15 @@ FACTS = {f.name: f.type in NUMBERS for cls in (Outcome, Provenance) for f in fie
 class Live:
     """TensorBoard while runs train, an epoch at a time. What fails is in the log; `publish` makes up for it."""
 
-    def __init__(self, log: Path, root: Path, run_ids: Sequence[str]) -> None:
-        """log: the folder whose log is told. root: where the event files are, those of an earlier try included."""
-        self.log, self.new = log, set(run_ids)
+    def __init__(self, folder: Path, root: Path, run_ids: Sequence[str]) -> None:
+        """folder: with the log that is told, and the rows that there are of runs that go on from a checkpoint.
+
+        root: where the event files are, those of an earlier try included.
+        """
+        self.folder, self.new = folder, {run_id: list[dict[str, str]]() for run_id in run_ids}  # rows of those to begin
+        for row in [row for name in TABLES for row in collect.rows(folder / name)] if run_ids else ():
+            if row["run_id"] in self.new:
+                self.new[row["run_id"]].append(row)
         self.paths = {run_id: tensorboard.place(root, run_id) for run_id in run_ids}
 
     def __call__(self, news: Sequence[Row]) -> None:
@@ -48,15 +54,16 @@ class Live:
             self._give_up(error)
 
     def _begin(self, run_id: str) -> None:
-        if run_id in self.new:
-            self.new.discard(run_id)
+        before = self.new.pop(run_id, None)
+        if before is not None:
             path = self.paths[run_id]
             records.make(path.parent)
-            records.replace(path, tensorboard.head())
+            rows = sorted(before, key=lambda row: int(row["epoch"]))
+            records.replace(path, tensorboard.head() + tensorboard.events(rows))
 
     def _give_up(self, error: Exception) -> None:
         """Half a curve would look like a whole one."""
-        records.log(self.log, f"warning: trainer.trackers: no more of tensorboard while this trains: {_why(error)}")
+        records.log(self.folder, f"warning: trainer.trackers: no more of tensorboard while this trains: {_why(error)}")
         for path in self.paths.values():
             with suppress(EnvironmentFault):
                 records.discard(path)

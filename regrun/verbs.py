@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regrun import parallel
 from regrun.errors import ConfigError, clip
 from regrun.paths import is_folder, is_there
 
@@ -25,6 +26,7 @@ FLAGS = {  # and the verbs that take them
     "level": ("check",),
     "seeds": ("confirm", "variance"),
     "contexts": ("variance",),
+    "other_machine": ("resume",),
 }
 MOST = 1000  # seeds or contexts
 
@@ -33,7 +35,9 @@ def check_flags(verb: str | None, options: argparse.Namespace) -> None:
     """Flags that belong to some verbs alone, and numbers that are enough for a variance."""
     for name, verbs in FLAGS.items():
         if getattr(options, name) not in (None, False) and verb not in verbs:
-            raise ConfigError(f"--{name}: is for {' or '.join(f'regrun {v}' for v in verbs)}; leave it out")
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: is for {' or '.join(f'regrun {v}' for v in verbs)}; leave it out"
+            )
     for name, least in (("seeds", 2), ("contexts", 1)):
         if (value := getattr(options, name)) is not None and not least <= value <= MOST:
             raise ConfigError(f"--{name}: must be in [{least}, {MOST}], got {value}")
@@ -57,8 +61,8 @@ def loading() -> Iterator[None]:
 
 def exit_code(result: "Result") -> int:
     """The exit code of a sweep, in which divergence is a result."""
-    if result.signal:
-        return 128 + result.signal
+    if result.signal_code:
+        return result.signal_code
     return 1 if result.statuses - {"ok", "diverged"} else 0
 
 
@@ -72,12 +76,23 @@ def _collect(words: list[str], options: argparse.Namespace) -> int:
 
 
 def _resume(words: list[str], options: argparse.Namespace) -> int:
-    """Train what a sweep lacks."""
+    """Go on with a run, or train what a sweep lacks."""
     root = _folder("resume", words[:1])
-    with loading():
-        from regrun import sweep
+    from regrun import plan
 
-    return exit_code(sweep.resume(root, words[1:]))
+    if plan.is_there(root):
+        with loading():
+            from regrun import sweep
+
+        return exit_code(sweep.resume(root, words[1:], other_machine=options.other_machine))
+    if words[1:]:
+        raise ConfigError(f"resume: a run keeps its settings, got {clip(words[1])!r}; leave it out")
+    with loading():
+        from regrun import run
+
+    peers = parallel.peers()
+    with parallel.joined(peers):
+        return 0 if run.resume(root, peers, other_machine=options.other_machine) == "ok" else 1
 
 
 def _ensemble(words: list[str], options: argparse.Namespace) -> int:
@@ -161,7 +176,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     best = confirm.winner(root)
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
-    if not result.signal and "ok" in result.statuses:
+    if not result.signal_code and "ok" in result.statuses:
         show(confirm.lines(best, root))
     return exit_code(result)
 
@@ -235,7 +250,7 @@ def _folder(verb: str, words: Sequence[str]) -> Path:
     """The one folder that follows a verb."""
     if not words or not is_folder(words[0]):
         got = f"got {clip(words[0])!r}" if words else "got nothing"
-        what = "a sweep" if verb in ("collect", "resume", "confirm", "variance") else "a run or a sweep"
+        what = "a sweep" if verb in ("collect", "confirm", "variance") else "a run or a sweep"
         raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     if words[1:]:
         raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")

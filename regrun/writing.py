@@ -1,8 +1,5 @@
 """A stack's rows -> the tables of a folder, as they come: what a single run and a worker of a sweep have in common."""
 
-import hashlib
-import io
-import json
 import resource
 import sys
 import time
@@ -10,80 +7,132 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from regrun import predictions, records, revision, rows, settings, tracking
-from regrun.config import Job, to_yaml
+from regrun import checkpoints, records, revision, rows, settings, tracking
+from regrun.checkpoints import Found
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
-from regrun.errors import clip
-from regrun.looks import Look
-from regrun.predictions import Predictions
-from regrun.prepare import Prepared, configure_torch, device_name, versions
+from regrun.due import Pace
+from regrun.ending import Finished
+from regrun.errors import EnvironmentFault, Interrupted, clip
+from regrun.prepare import Prepared, configure_torch, device_name, facts, fingerprint, versions
 from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
-from regrun.trainer import Finished, train
+from regrun.saving import save_predictions, save_weights
+from regrun.signals import Noted
+from regrun.state import State, select
+from regrun.trainer import Checkpoint, train
 
 TABLES = {cls: name for name, cls in rows.TABLES.items()}
-# The weights that `trainer.save` keeps of a run; auto keeps best.pt for a single run and nothing in a sweep, whose runs
-# have folders only for their weights.
-WEIGHTS = {"best": ["best"], "last": ["last"], "both": ["best", "last"]}
+SUMMARY, EACH_EPOCH = "summary.csv", ("curves.csv", "epochs.csv", "layers.csv")
 Show = Callable[[Row], None]
 Prune = Callable[[list[Row]], set[str]]
 
 
 def train_into(
-    folder: Path, runs: Sequence[Prepared], show: Show = lambda _: None, prune: Prune = lambda _: set()
+    folder: Path,
+    runs: Sequence[Prepared],
+    show: Show = lambda _: None,
+    prune: Prune = lambda _: set(),
+    *,
+    found: Found | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[tuple[Prepared, Outcome]]:
     """Train the runs as one stack, write every table, and yield each run as it ends, its summary row written.
 
     Rows are written an epoch at a time, then TensorBoard gets them if it is asked for, `show` each of them, and `prune`
     all: it names the runs that end here. A run is finished when its row is in summary.csv; its predictions are there
     before, its weights follow.
+
+    found: the checkpoint to go on from, whose tables are in the folder already. pace: when there are to be more, and
+    the signal that ends training, by Interrupted; None for neither. They are removed when all runs have ended.
     """
-    start, by_id = time.monotonic(), {p.run_id: p for p in runs}
-    configure_torch(runs[0].job.settings, runs[0].device)
-    for name in ("curves.csv", "epochs.csv", "layers.csv"):
-        records.append(folder / name, rows.columns(rows.TABLES[name]), [])
-    source, trained = runs[0].source, [p.job.settings for p in runs]
-    splits = {p.run_id: split(source, run.data, run.seeds) for p, run in zip(runs, trained, strict=True)}
-    _write_label_noise(folder, source, splits)
-    live = tracking.Live(folder, runs[0].job.sweep or folder, list(by_id) if _is_live(runs) else [])
-    training, pruned = train(trained, list(by_id), source, list(splits.values()), runs[0].device, runs[0].peers), None
+    run_ids, source, device = [p.run_id for p in runs], runs[0].source, runs[0].device
+    state, trained = None if found is None else select(found.state, run_ids), [p.job.settings for p in runs]
+    configure_torch(trained[0], device)
+    splits = [split(source, run.data, run.seeds) for run in trained]
+    writer = Writer(folder, runs, splits, state, pace or Pace(None, Noted()))
+    training = train(trained, run_ids, source, splits, device, runs[0].peers, state=state, due=writer.pace)
+    answer: set[str] | None = None
     with suppress(StopIteration):
         while True:
-            news, pruned = training.send(pruned), None
-            if isinstance(news, Finished):
-                prepared = by_id[news.outcome.run_id]
-                if news.look is not None:
-                    _save_predictions(prepared, splits[prepared.run_id], news.look)
-                write_summary(folder, prepared, news.outcome, time.monotonic() - start)
-                # Second: a full disk must not cost the result.
-                _save_weights(prepared, splits[prepared.run_id], news)
-                yield prepared, news.outcome
-            else:
-                _write_epoch(folder, news)
-                live(news)
-                for row in news:
-                    show(row)
-                pruned = prune(news)
+            news, answer = training.send(answer), None
+            match news:
+                case Finished():
+                    yield writer.end(news)
+                case Checkpoint():
+                    writer.checkpoint(news)
+                case _:
+                    writer.epoch(news)
+                    for row in news:
+                        show(row)
+                    answer = prune(news)
+    records.sync(folder / SUMMARY)
+    checkpoints.discard(folder)
 
 
-def _is_live(runs: Sequence[Prepared]) -> bool:
-    return "tensorboard" in runs[0].job.settings.trainer.trackers
+class Writer:
+    """What comes of a stack -> the files in its folder."""
+
+    def __init__(
+        self, folder: Path, runs: Sequence[Prepared], splits: Sequence[Split], state: State | None, pace: Pace
+    ) -> None:
+        """state: that the stack goes on from."""
+        self.folder, self.first, self.pace = folder, runs[0], pace
+        self.runs = {p.run_id: p for p in runs}
+        self.splits = dict(zip(self.runs, splits, strict=True))
+        self.begun = time.monotonic() - (0.0 if state is None else state["seconds"])
+        self.is_synced = False
+        if state is None:
+            for name in EACH_EPOCH:
+                records.append(folder / name, rows.columns(rows.TABLES[name]), [])
+            _write_label_noise(folder, self.first.source, self.splits)
+        live = list(self.runs) if "tensorboard" in runs[0].job.settings.trainer.trackers else []
+        self.live = tracking.Live(folder, self.first.job.sweep or folder, live)
+
+    def epoch(self, news: list[Row]) -> None:
+        """The rows of all runs."""
+        self.is_synced = False
+        for cls, name in TABLES.items():
+            if own := [rows.values(row) for row in news if type(row) is cls]:
+                missing = "" if cls is CurveRow else "none"
+                records.append(self.folder / name, rows.columns(cls), own, missing=missing)
+        self.live(news)
+
+    def end(self, news: Finished) -> tuple[Prepared, Outcome]:
+        """A run is over. Who finds its row in summary.csv relies on all others, whatever happens to the machine."""
+        run = self.runs[news.outcome.run_id]
+        own = self.splits[run.run_id]
+        if not self.is_synced:
+            for name in EACH_EPOCH:
+                records.sync(self.folder / name)
+            self.is_synced = True
+        if news.look is not None:
+            save_predictions(run, own, news.look)
+        write_summary(self.folder, run, news.outcome, time.monotonic() - self.begun)
+        save_weights(run, own, news)  # last: a full disk must not cost the result
+        return run, news.outcome
+
+    def checkpoint(self, news: Checkpoint) -> None:
+        """Raises Interrupted, where it is the last."""
+        begun = time.monotonic()
+        manifest = checkpoints.save(self.folder, news.state, marks(self.first))
+        self.pace.took(time.monotonic() - begun)
+        if news.is_end:
+            noted = self.pace.noted
+            raise Interrupted(f"interrupted by {noted.name} in {manifest.where}", noted.exit_code)
 
 
-def _write_epoch(folder: Path, news: list[Row]) -> None:
-    for cls, name in TABLES.items():
-        if own := [rows.values(row) for row in news if type(row) is cls]:
-            records.append(folder / name, rows.columns(cls), own, missing="" if cls is CurveRow else "none")
+def marks(run: Prepared, *, device: str | None = None) -> checkpoints.Facts:
+    """What must be as it was where a run goes on: all that bits depend on, and the data. device: its name, if known."""
+    return facts(run, device=device) | {"data": run.data_hash}
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
     """Append the run's row to summary.csv."""
     flat = settings.flatten(prepared.job.settings)
     values = rows.summary(outcome, _provenance(prepared, seconds), {c: flat.get(c) for c in settings.columns()})
-    records.append(folder / "summary.csv", list(values), [list(values.values())])
+    records.append(folder / SUMMARY, list(values), [list(values.values())])
 
 
 def failed(run_id: str, status: str, error: str) -> Outcome:
@@ -93,8 +142,13 @@ def failed(run_id: str, status: str, error: str) -> Outcome:
 
 
 def why_failed(error: BaseException) -> tuple[str, str]:
-    """Status and one line for an error that ended a run: oom where memory was refused, else failed."""
+    """Status and one line for an error that ended a run: oom where memory was refused, else failed.
+
+    Not of the run's making: interrupted, and environment, which is no status but ends all that train there.
+    """
     text = str(error)
+    if isinstance(error, Interrupted | EnvironmentFault):
+        return "interrupted" if isinstance(error, Interrupted) else "environment", text
     is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
     return "oom" if is_memory else "failed", clip(f"{type(error).__name__}: {text}", 300)
 
@@ -113,64 +167,15 @@ def _write_label_noise(folder: Path, source: Source, splits: Mapping[str, Split]
         records.append(folder / "label_noise.csv", rows.columns(LabelRow), [rows.values(row) for row in noisy])
 
 
-def _save_predictions(prepared: Prepared, own: Split, look: Look) -> None:
-    """The run's file under `predictions/`; a regression's are in the units of its targets."""
-    source, job = prepared.source, prepared.job
-    outputs, members = look.outputs, {split: getattr(own, split) for split in predictions.SPLITS}
-    if source.is_regression:
-        outputs = {split: y.double() * own.target_scale + own.target_mean for split, y in outputs.items()}
-    targets = source.targets if source.is_regression else own.targets.int()
-    found = Predictions(
-        epochs=np.array(look.epochs, np.int32),
-        outputs={split: y.numpy() for split, y in outputs.items()},
-        targets={split: targets[at].numpy() for split, at in members.items()},
-        examples={split: at.int().numpy() for split, at in members.items()},
-        target_scale=own.target_scale.numpy(),
-    )
-    path = predictions.path(job.sweep or job.folder, prepared.run_id)
-    records.make(path.parent)
-    records.replace(path, predictions.content(found))
-
-
-def weights_kept(job: Job) -> list[str]:
-    """Which of best and last `trainer.save` keeps of a run."""
-    save = job.settings.trainer.save
-    return ["best"] if save == "auto" and job.sweep is None else WEIGHTS.get(save, [])
-
-
-def _save_weights(prepared: Prepared, own: Split, finished: Finished) -> None:
-    """best.pt and last.pt as `trainer.save` asks; they also carry how inputs and targets are scaled."""
-    job, wanted = prepared.job, weights_kept(prepared.job)
-    if wanted and job.sweep is not None:
-        records.make(job.folder)  # the sweep's lock guards it; a retry writes it again
-        records.replace(job.folder / "settings.yaml", to_yaml(job.settings))
-    inputs = {
-        "input.offset": own.offset,
-        "input.scale": own.scale,
-        "input.fill": own.fill,
-        "input.shape": torch.tensor(prepared.source.shape),
-        "output.size": torch.tensor(prepared.source.num_outputs),
-    }
-    if prepared.source.is_regression:
-        inputs |= {"target.mean": own.target_mean.float(), "target.scale": own.target_scale.float()}
-    for name in wanted:
-        buffer = io.BytesIO()
-        torch.save(getattr(finished, name) | inputs, buffer)
-        records.replace(job.folder / f"{name}.pt", buffer.getvalue())
-
-
 def _provenance(prepared: Prepared, seconds: float) -> Provenance:
-    trainer, device = prepared.job.settings.trainer, prepared.device
-    size = prepared.peers.size
-    parts = [versions(), device_name(device), trainer.precision, trainer.threads, trainer.deterministic]
-    parts += [size] if size > 1 else []
+    device = device_name(prepared.device)
     return Provenance(
         seconds=seconds,
-        device=device_name(device),
-        world_size=size,
-        peak_memory_bytes=_peak_memory(device),
+        device=device,
+        world_size=prepared.peers.size,
+        peak_memory_bytes=_peak_memory(prepared.device),
         versions=versions(),
-        fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10],
+        fingerprint=fingerprint(prepared),
         data_hash=prepared.data_hash,
         git=revision.commit(),
         code=revision.code(),

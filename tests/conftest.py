@@ -14,9 +14,10 @@ from regrun import settings as s
 from regrun.cli import main
 from regrun.data.sources import Source, load
 from regrun.data.split import split
+from regrun.ending import Finished
 from regrun.parallel import ALONE, Peers
 from regrun.rows import EpochRow
-from regrun.trainer import Finished, train
+from regrun.trainer import train
 
 # Commands that tests interrupt must hear Ctrl-C, even where the tests were started deaf to it (nohup, a shell's &).
 signal.signal(signal.SIGINT, signal.default_int_handler)

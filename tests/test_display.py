@@ -17,7 +17,8 @@ from rich.console import Console
 from regrun import display
 from regrun.data.sources import Source
 from regrun.data.split import split
-from regrun.trainer import Finished, train
+from regrun.ending import Finished
+from regrun.trainer import train
 
 EPOCHS = 3
 TITLE = "digits | mlp 24, 24 | reg dropout, batchnorm | adam | seed 0 | cpu (x86_64)"

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -23,7 +24,7 @@ import pandas as pd
 import pytest
 from test_sweep import is_alive, table
 
-from regrun import config, prepare, sweep
+from regrun import begun, config, prepare
 from regrun.cli import main
 from regrun.engines import choice
 from regrun.engines.tasks import Engine, Task
@@ -34,6 +35,7 @@ HAS = {"slurm": find_spec("submitit") is not None, "ray": find_spec("ray") is no
 HAS_SLURM = HAS["slurm"] and all(map(shutil.which, PROGRAMS)) and os.getuid() == 0
 RUNS = ["-m", "model=shallow", "model.width=24", "trainer.progress=plain", "trainer.early_stopping.patience=null"]
 SWEEP = [*RUNS, "trainer.epochs=80", "seed=range(4)"]
+LONGER = [*RUNS, "trainer.epochs=500", "seed=range(4)"]
 
 
 def children(process: int) -> list[int]:
@@ -67,6 +69,14 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of the sweep by the local engine."""
     root = tmp_path_factory.mktemp("local") / "s"
     assert main([*SWEEP, f"hydra.sweep.dir={root}"]) == 0
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same of one that takes longer."""
+    root = tmp_path_factory.mktemp("longer") / "s"
+    assert main([*LONGER, f"hydra.sweep.dir={root}"]) == 0
     return str(root)
 
 
@@ -165,6 +175,19 @@ def begun_by(stack: Path) -> int:
     raise TimeoutError(f"{stack} has not begun")
 
 
+def trains(stack: Path, epochs: int) -> int:
+    """The process that trains a stack, once it has trained some epochs."""
+    process, path, deadline = begun_by(stack), stack / "epochs.csv", time.monotonic() + 60
+    while not path.is_file() or path.read_text().count("\n") < 2 * epochs:
+        assert time.monotonic() < deadline, f"{stack} does not train"
+        time.sleep(0.02)
+    return process
+
+
+def logs() -> str:
+    return "".join(path.read_text() for path in sorted(Path("s").glob("stacks/*/run.log")))
+
+
 def fates(engine: Engine, *tasks: Task) -> list[str | None]:
     """Why each task died, or None, once all have ended; no other has."""
     told: dict[Task, str | None] = {}
@@ -199,7 +222,7 @@ def test_an_engine_tells_the_fate_of_each_task_and_leaves_none(cluster: Cluster)
     line = [*RUNS, "trainer.epochs=1,100000,200000,300000", "hydra.sweep.dir=s", *cluster.line]
     command = config.command(line[1:], multirun=True)
     Path("s").mkdir()
-    runs, new = prepare.prepare(command.jobs), sweep._tasks(Path("s"), "sweep")
+    runs, new = prepare.prepare(command.jobs), begun.Folders(Path("s")).new
     engine = choice.engine(command.launcher, runs, Path("s"))
     short, killed, ended, left = tasks = [new([run]) for run in runs]
     for task in tasks:
@@ -243,3 +266,54 @@ def test_a_lost_node_costs_nothing(cluster: Cluster, local: str, capsys: pytest.
     thread.join()
     assert re.search("a stack of 2 ended early: .*node.* was lost.*; again as 2\\n", capsys.readouterr().out)
     same_tables("s", local)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_is_told_to_end_goes_on_from_its_checkpoints(
+    number: signal.Signals, cluster: Cluster, longer: str
+) -> None:
+    """Its workers write them before they end, wherever they are."""
+    line = [*LONGER, "hydra.sweep.dir=s", *cluster.line]
+    command = [sys.executable, "-m", "regrun", *line]
+    hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c) as driver:
+        process = trains(Path("s/stacks/00000"), epochs=5)
+        driver.send_signal(number)
+        output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == (130 if number == signal.SIGINT else 143)
+    how = r"ended early, [02] of 4 runs are kept; to go on: regrun resume s hydra/launcher=\w+"
+    assert re.fullmatch(how, output.splitlines()[-1])
+    assert Path("s/stacks/00000/checkpoint-1.json").is_file()
+    deadline = time.monotonic() + 15  # Ray takes some seconds to end a worker that has nothing to do
+    while is_alive(process):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert main(["resume", "s", *cluster.line]) == 0
+    assert re.search(r"going on from 00000, epoch \d+, step \d+\n", logs())
+    assert not list(Path("s").glob("stacks/*/checkpoint*"))
+    same_tables("s", longer)
+
+
+@pytest.mark.skipif(not HAS_SLURM, reason="needs submitit, Slurm and root")
+@pytest.mark.parametrize("number", ["USR1", "USR2", "TERM"])
+@pytest.mark.parametrize("cluster", ["slurm"], indirect=True)
+def test_a_job_that_slurm_tells_to_end_goes_on_in_another_one(
+    number: str, cluster: Cluster, longer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a preemption does, or a time limit: to the whole job, its shell too."""
+    told: list[int] = []
+
+    def tell() -> None:
+        trains(Path("s/stacks/00000"), epochs=5)
+        job = next(Path("s/stacks/00000/slurm").glob("*_submission.sh")).name.partition("_")[0]
+        told.append(subprocess.run(["scancel", "--full", f"--signal={number}", job], check=False).returncode)
+
+    thread = Thread(target=tell)
+    thread.start()
+    assert main([*LONGER, "hydra.sweep.dir=s", *cluster.line]) == 0
+    thread.join()
+    assert told == [0]
+    why = rf"a stack of 2 ended early: interrupted by SIG{number} in epoch \d+, step \d+; again as 2\n"
+    assert re.search(why, capsys.readouterr().out)
+    assert re.search(r"going on from 00000, epoch \d+, step \d+\n", logs())
+    same_tables("s", longer)

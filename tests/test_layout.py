@@ -13,14 +13,14 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths revision settings.fields demos demos.shown",
+    "errors paths revision disk signals due settings.fields demos demos.shown",
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
-    "findings",
+    "findings locks",
     "limits",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
@@ -28,19 +28,19 @@ LAYERS = [
     "models models.attention models.build models.dropping models.export models.mixture models.norms models.ops "
     "models.parameters models.rates models.vision "
     "optim",
-    "stack measure looks trainer audit",
+    "stack measure looks progress epoch state closing ending trainer audit",
     "display plots plan prepare reading",
-    "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
+    "checkpoints collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "pairing",
     "levels",
     "paired",
     "best budget overall",
-    "writing ledger compare effects effectsview ensemble replay gate pruning asktell",
+    "saving writing ledger compare effects effectsview ensemble replay gate pruning asktell",
     "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
     "report.tables report.sections report.page report.terminal report.write",
     "run standing sweepview ensembleview compareview replayview gateview keeping variance confirm",
     "auditview",
-    "engines engines.tasks engines.work driver stacking",
+    "engines engines.tasks engines.work driver stacking begun",
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
@@ -57,8 +57,8 @@ MODULES = {
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 BELOW = sorted(set(MODULES) - {"regrun"})
 TORCH_FREE = (
-    "cli verbs config conversion settings launchers checks grouping records rows findings dictionary help plots "
-    "display errors paths "
+    "cli verbs config conversion settings launchers checks grouping disk signals due records locks rows findings "
+    "dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
     "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
@@ -136,8 +136,8 @@ def _writes(call: ast.Call, memory: set[str]) -> bool:
     return name in WRITING_METHODS.split()
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"regrun.records"}))
-def test_nothing_but_records_writes_files(name: str) -> None:
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"regrun.disk"}))
+def test_nothing_but_disk_changes_files(name: str) -> None:
     assert writes(TREES[name]) == []
 
 
@@ -177,5 +177,10 @@ def test_the_search_for_writes_lets_pass(code: str) -> None:
     assert writes(ast.parse(code)) == []
 
 
-def test_records_is_where_files_are_written() -> None:
-    assert writes(TREES["regrun.records"])
+def test_disk_is_where_files_are_changed() -> None:
+    assert writes(TREES["regrun.disk"])
+
+
+def test_nothing_but_records_and_locks_use_disk() -> None:
+    users = {name for name in BELOW if "regrun.disk" in imports(ast.walk(TREES[name]))}
+    assert users == {"regrun.records", "regrun.locks"}

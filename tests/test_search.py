@@ -18,10 +18,11 @@ import pandas as pd
 import pytest
 from scipy.stats import qmc
 
-from regrun import asktell, batches, config, pruning, search, space
+from regrun import asktell, batches, config, pruning, records, search, space
 from regrun.cli import main
 from regrun.errors import ConfigError
 from regrun.pruning import Rules
+from regrun.rows import CurveRow, columns, values
 
 optuna = pytest.importorskip("optuna")
 
@@ -342,6 +343,29 @@ def test_settings_that_contradict_each_other_only_in_the_middle_are_a_failed_tri
     assert list(table.state == "fail") == list(contradict)
     study = optuna.load_study(study_name="regrun", storage="sqlite:///s/study.db")
     assert {t.user_attrs["error"].split(":")[0] for t in study.trials if t.state.name == "FAIL"} == {"data.drop_last"}
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_runs_that_go_on_from_a_checkpoint_are_pruned_as_if_they_had_not_stopped(pruner: str, tmp_path: Path) -> None:
+    rules = Rules("loss", "minimize", pruner, n_startup_trials=1, epochs=9, study_name="regrun")
+    rungs = {f"completed_rung_{rung}": 1.0 / 3**rung for rung in range(3)}
+    past = [pruning._frozen("COMPLETE", 1.0, {str(e): 1.0 / e for e in range(1, 10)}, rungs) for _ in range(9)]
+    ids = {f"run{number}": number for number in range(9, 18)}
+    records.replace(tmp_path / pruning.FILE, pruning.text(rules, past, ids))
+    losses = [[0.1 * (number - 8) * epoch / (epoch or 1) for number in ids.values()] for epoch in range(10)]
+    epochs = [
+        [CurveRow(run_id, epoch, epoch, "val", loss, None, None) for run_id, loss in zip(ids, own, strict=True)]
+        for epoch, own in enumerate(losses)
+    ]
+    prune = pruning.of(tmp_path)
+    whole = [prune(list(rows)) for rows in epochs]
+    assert any(whole[:4]) and any(whole[4:])
+    for stop in range(1, 10):
+        (tmp_path / "curves.csv").unlink(missing_ok=True)
+        before = [values(row) for rows in epochs[:stop] for row in rows]
+        records.append(tmp_path / "curves.csv", columns(CurveRow), before, missing="")
+        prune = pruning.of(tmp_path)
+        assert [prune(list(rows)) for rows in epochs[stop:]] == whole[stop:]
 
 
 KILLED = [LR, *options(sampler="tpe", n_trials=7, batch_size=4, n_startup_trials=4, pruner="median")]

@@ -117,6 +117,16 @@ def test_a_stack_that_is_tried_again_starts_anew() -> None:
     assert new.share() == 0 and new.running() == 2
 
 
+def test_a_run_that_goes_on_counts_from_where_it_was() -> None:
+    """60 of 100 epochs were there: 20 more in 10 s are 2 a second, and 20 are left."""
+    plan, run = planned(0, seeds=1), "0/0"
+    new = Pace(plan, [[run]], begun={run: 61})
+    new.look([AtWork([run], 80)], 10.0)
+    assert new.speed() == 2.0 and new.share() == 0.8 and new.seconds_left() == pytest.approx(10.0)
+    new.ended(ended(run, last_epoch="100"))
+    assert new.ended_epochs == 40
+
+
 def test_at_the_end_all_is_done() -> None:
     new, (first, second) = pace(2, 1)
     new.look([AtWork(first, 99), AtWork(second, 99)], 10.0)

@@ -247,6 +247,23 @@ def test_a_curve_is_in_tensorboard_before_its_run_has_ended(tmp_path: Path) -> N
     assert in_tensorboard(tmp_path / "r")[run_id].keys() == cells(tmp_path / "r", run_id).keys()
 
 
+def test_a_run_that_goes_on_has_each_figure_once_in_tensorboard(tmp_path: Path) -> None:
+    words = ["trainer.epochs=400", "trainer.early_stopping.patience=null", "trainer.trackers=[tensorboard]"]
+    command = [sys.executable, "-m", "regrun", *SMALL, *words, "hydra.run.dir=r"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not any(f.get(("val/loss", 3)) for f in in_tensorboard(tmp_path / "r").values()):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+    (run_id,) = summary(tmp_path / "r")
+    before = max(epoch for _, epoch in in_tensorboard(tmp_path / "r")[run_id])
+    regrun(tmp_path, "resume", "r")
+    expected = {key: float(np.float32(value)) for key, value in cells(tmp_path / "r", run_id).items()}
+    np.testing.assert_equal(in_tensorboard(tmp_path / "r")[run_id], expected)
+    assert before < max(epoch for _, epoch in expected) == 400
+
+
 def summary_is_there(folder: Path) -> bool:
     return (folder / "summary.csv").exists()
 

@@ -13,11 +13,11 @@ from regrun import settings as s
 from regrun.data.batches import Batches
 from regrun.data.sources import Source
 from regrun.data.split import split
+from regrun.epoch import epoch_slices
 from regrun.models.export import export
 from regrun.rows import CurveRow, EpochRow, LayerRow
 from regrun.schedules import ReduceOnPlateau
 from regrun.stack import new_stack
-from regrun.trainer import epoch_slices
 
 
 def test_early_stopping_gives_the_first_rows_of_the_run_without_it(digits: Source) -> None:

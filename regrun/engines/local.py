@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 
@@ -17,6 +18,7 @@ from regrun.engines.tasks import Task
 
 FORK = get_context("fork")
 PARENT_DIED = 1  # prctl's PR_SET_PDEATHSIG
+CLOSING = 10.0  # seconds that workers get to write their checkpoints
 
 
 class LocalEngine:
@@ -50,6 +52,10 @@ class LocalEngine:
 
     def close(self) -> None:
         for process, _ in self.running.values():
+            process.terminate()
+        deadline = time.monotonic() + CLOSING
+        for process, _ in self.running.values():
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
         self.running.clear()
@@ -67,8 +73,7 @@ def _work(task: Task, gpu: str | None, parent: int) -> None:
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
     if os.getppid() != parent:  # it died before we asked to die with it
         os._exit(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a cluster tells all; the parent decides
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; the parent decides
     records.divert(task.folder)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -80,11 +80,12 @@ class RayEngine:
     def close(self) -> None:
         import ray
 
-        for task in self.running.values():
-            self.kill(task)
-        deadline = time.monotonic() + CLOSING
-        while self.running and (left := deadline - time.monotonic()) > 0:
-            self.wait(left)
+        for force in (False, True):  # at first as by Ctrl-C, which a worker notes and writes its checkpoint
+            for reference in self.running:
+                ray.cancel(reference, force=force)
+            deadline = time.monotonic() + CLOSING
+            while self.running and (left := deadline - time.monotonic()) > 0:
+                self.wait(left)
         ray.shutdown()
 
 

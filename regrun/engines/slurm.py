@@ -1,7 +1,8 @@
 """Stacks as Slurm jobs, submitted through submitit and watched by squeue, which needs no accounting database.
 
-A folder is trained in once, so no job is requeued: what a preemption or a lost node leaves undone comes back as a
-new stack. Jobs outlive a driver that was killed; the next driver of the same sweep ends them before it starts its own.
+A folder is trained in once, so Slurm requeues no job: what a preemption, a time limit or a lost node leaves undone
+comes back as a new job, which goes on from the last checkpoint. Jobs outlive a driver that was killed; the next driver
+of the same sweep ends them before it starts its own.
 """
 
 import getpass
@@ -11,21 +12,24 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from regrun.engines.tasks import Lost, Task
-from regrun.engines.work import train_folder
+from regrun.engines.work import has_begun, train_folder
 from regrun.errors import ConfigError, EnvironmentFault
 from regrun.launchers import Slurm
 
 FIELDS = "JobID:20,State:20,exit_code:12,NodeList:200"
 SOON = 1.0  # seconds between two calls of squeue while some job is about to end
 SILENCE = 900.0  # seconds for which Slurm may give no answer: its jobs go on without its controller
+CHECKPOINTS = 20.0  # seconds that jobs get to write their checkpoints
 CLOSING = 60.0  # seconds that cancelled jobs get to end; Slurm kills them after its KillWait, usually 30
+# What tells a job to end (a preemption, its time limit, us) tells the shell, too: it must outlive the checkpoint.
+SURVIVE = "trap : TERM USR1 USR2"
 NOT_NOW = ("not available", "busy")  # sbatch of nodes that exist and may come back
 ENDS = {
     "COMPLETED": None,
@@ -113,9 +117,16 @@ class SlurmEngine:
         self.soon = True
 
     def close(self) -> None:
+        if self.running:
+            _told("scancel", "--quiet", "--full", "--signal=TERM", *self.whose)
+            self._drain(CHECKPOINTS, lambda: any(has_begun(task.folder) for task in self.running))
         _told("scancel", "--quiet", *self.whose)
-        self.soon, deadline = True, time.monotonic() + CLOSING
-        while self.running and time.monotonic() < deadline:
+        self._drain(CLOSING, lambda: bool(self.running))
+
+    def _drain(self, seconds: float, goes_on: Callable[[], bool]) -> None:
+        """Watch jobs end, for at most so long."""
+        self.soon, deadline = True, time.monotonic() + seconds
+        while goes_on() and time.monotonic() < deadline:
             self.wait(SOON)
 
 
@@ -133,7 +144,7 @@ def _executor(launcher: Slurm, folder: Path, name: str) -> Any:
         "cpus_per_task": launcher.cpus_per_task,
         "mem": None if launcher.mem_gb is None else f"{round(1024 * launcher.mem_gb)}M",
         "gpus_per_node": launcher.gpus_per_node or None,
-        "setup": launcher.setup,
+        "setup": [SURVIVE, *(launcher.setup or [])],
     }
     executor = submitit.SlurmExecutor(folder)
     executor.update_parameters(

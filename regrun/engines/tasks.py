@@ -34,4 +34,4 @@ class Engine(Protocol):
         """End a task; `wait` then reports it as any other."""
 
     def close(self) -> None:
-        """End what still runs, and leave no process behind."""
+        """Let what still runs write its checkpoint and end, and leave no process behind."""

@@ -48,6 +48,7 @@ WITHOUT_EFFECT = (
     "trainer.threads",
     "trainer.progress",
     "trainer.save",
+    "trainer.checkpoint_minutes",
     "trainer.trackers",
     "trainer.test_curve",
     "data.root",

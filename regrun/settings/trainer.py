@@ -48,6 +48,8 @@ class Trainer:
 
     `batch_size` is that of a whole batch, also where several processes share it.
     `mc_dropout` is how many passes with dropout val and test are also predicted by at the end; 0 for none.
+    `checkpoint_minutes` is after how long an unfinished run is written down to go on from; null for only when a signal
+    ends it.
     `test_curve` reads test after each epoch, too, into `curves.csv` alone: a look that nothing is chosen by.
     """
 
@@ -68,6 +70,7 @@ class Trainer:
     deterministic: bool = plain(True)
     progress: str = choice("auto", ("auto", "rich", "plain", "none"))
     save: str = choice("auto", SAVED)
+    checkpoint_minutes: float | None = number(10.0, "(0, inf)")
     trackers: list[str] = choices(TRACKERS)
     test_curve: bool = plain(False)
 

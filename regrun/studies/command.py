@@ -48,7 +48,7 @@ def _conducted(root: Path, planned: Sequence[Planned], own: Path | None, write: 
             write(str(error))
             continue
         if isinstance(found, int):
-            return 128 + found
+            return found
         done.append(found)
         _tell(_verdict_lines(found), write)
     if done:

@@ -39,15 +39,15 @@ class Done:
 
 
 def conduct(planned: Planned, command: str) -> Done | int:
-    """Train what is missing, measure, judge, and write the tables; or the signal that ended the training.
+    """Train what is missing, measure, judge, write the tables; or the exit code of a signal that ended the training.
 
     command: what repeats it. Raises RunFailed where a run failed or has no figure: there is no verdict, then.
     """
     start, study, runs = time.monotonic(), planned.study, dict[str, Run]()
     found = [StudyFigureRow(study.name, own.arm, seed, own.figure, own.over, own.value) for seed, own in _all(planned)]
     if planned.trains:
-        if signal := sweep.execute(planned.command, by="study").signal:
-            return signal
+        if code := sweep.execute(planned.command, by="study").signal_code:
+            return code
         runs = _ended(planned)
         found += [
             StudyFigureRow(study.name, own.arm, seed, own.figure, own.over, own.value)
