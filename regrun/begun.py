@@ -5,7 +5,7 @@ own, whose `before.json` names the one with the checkpoint that it goes on from.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class Folders:
         runs that were begun, and DataError where a checkpoint is damaged.
         """
         runs, newest = {p.run_id: p for p in missing}, dict[str, Path]()
-        manifests = {folder: m for folder in self._unfinished(runs) if (m := _whole(folder)) is not None}
+        there = [folder for folder in self._with_checkpoint() if _has_one_of(folder, runs)]
+        manifests = {folder: m for folder in there if (m := _whole(folder)) is not None}
         for folder, manifest in manifests.items():
             newest |= dict.fromkeys(manifest.run_ids, folder)
         stacks = {f: [runs[i] for i in m.run_ids if i in runs and newest[i] == f] for f, m in manifests.items()}
@@ -51,10 +52,8 @@ class Folders:
             self.epochs |= {p.run_id: manifests[folder].epoch for p in stack}
         return list(stacks.values())
 
-    def _unfinished(self, missing: dict[str, Prepared]) -> list[Path]:
-        """The folders that have a checkpoint, and a run that is missing."""
-        there = [folder for folder in sorted(self.root.glob("stacks/*")) if checkpoints.is_there(folder)]
-        return [folder for folder in there if any(row["run_id"] in missing for row in plan.rows(folder))]
+    def _with_checkpoint(self) -> list[Path]:
+        return [folder for folder in sorted(self.root.glob("stacks/*")) if checkpoints.is_there(folder)]
 
     def new(self, stack: Stack) -> Task:
         """A task for the stack: a new folder with its plan. The first one is a look at test."""
@@ -75,10 +74,15 @@ class Folders:
         return Task(folder, tuple(stack))
 
     def tidy(self, missing: Sequence[Prepared]) -> None:
-        """Remove the checkpoints that none of the missing runs goes on from."""
-        wanted = {folder for p in missing for folder in self.tried.get(p.run_id, [])}
-        for folder in {folder for tried in self.tried.values() for folder in tried} - wanted:
-            checkpoints.discard(folder)
+        """Remove the checkpoints that none of the missing runs may go on from."""
+        run_ids = {p.run_id for p in missing}
+        for folder in self._with_checkpoint():
+            if not _has_one_of(folder, run_ids):
+                checkpoints.discard(folder)
+
+
+def _has_one_of(folder: Path, run_ids: Container[str]) -> bool:
+    return any(row["run_id"] in run_ids for row in plan.rows(folder))
 
 
 def _whole(folder: Path) -> Manifest | None:

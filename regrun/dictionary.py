@@ -46,7 +46,8 @@ trained.
 allow_pickle=False)`): `epochs` of the C weights that predicted (the best ones, or snapshots); `val` and `test`, (C, N,
 classes) log-probabilities in float32, or (C, N, columns) numbers in the units of the targets; `val_targets`,
 `test_targets`; `val_examples`, `test_examples`, their positions in the data set; and `target_scale`, empty for classes.
-A run that keeps them is finished only when its file is there. `regrun ensemble DIR` makes `ensemble.csv` of them.
+`regrun ensemble DIR` makes `ensemble.csv` of them. A run that is to keep predictions or weights is finished only when
+their files are there.
 
 A checkpoint is of a stack; a run alone is a stack of one. `checkpoint-N.pt` (`torch.load(..., weights_only=True)`) has
 tensors and plain values: weights, running statistics, the optimizer's and the averages' tensors, the best weights so

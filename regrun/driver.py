@@ -124,8 +124,10 @@ def _close(watch: Watch, why: str | None, queue: deque[Stack], losses: Counter[s
     yield from _news(watch)
     folder, left = watch.task.folder, list(watch.left.values())
     told = watch.ended_for or failure(folder) or ("failed", why or "its worker ended without a word")
-    if told[0] == "environment" or (why or "").endswith(NO_DISK):
+    if told[0] == "environment":
         raise EnvironmentFault(told[1])
+    if told[1].endswith(NO_DISK):
+        raise EnvironmentFault(f"{folder}: cannot be written any more; free or choose another place")
     is_lost = told[0] == "interrupted" or isinstance(told[1], Lost)
     if parts := _parts(left, 1 if is_lost and _may_be_lost_again(watch, losses) else 2):
         queue.extendleft(reversed(parts))

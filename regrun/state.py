@@ -33,7 +33,7 @@ def take(stack: Stack, runs: Sequence[Progress], epoch: Epoch | int, *, seconds:
     tensors |= _named("buffers", stack.buffers) | _named("optimizer", stack.state)
     tensors |= _named("mean", {n: mean for n, (mean, _) in stack.moments.items()})
     tensors |= _named("std", {n: std for n, (_, std) in stack.moments.items()})
-    tensors |= _named("best", {name: torch.stack([p.best[name] for p in runs]) for name in runs[0].best})
+    tensors |= _named("best", {n: torch.stack([p.best[n].cpu() for p in runs]) for n in runs[0].best})
     state = {"version": VERSION, "seconds": seconds, "epoch_seconds": of_epoch, "masks": {}, "taken": 0}
     if isinstance(epoch, Epoch):
         tensors["losses/"] = epoch.losses[: epoch.taken].T.contiguous()

@@ -215,6 +215,14 @@ def test_runs_that_a_state_does_not_have_are_refused(digits: Source) -> None:
         state.select(found, ["run7"])
 
 
+def test_the_time_that_training_took_before_counts(digits: Source) -> None:
+    run = make(data=FEW, trainer=trainer(time_limit=1000.0))
+    *_, found = trained([run], digits, ends_at(2))
+    assert 0 < found["seconds"] < 1000
+    *_, (end, *_) = trained([run], digits, never, found | {"seconds": 1000.0})
+    assert "stop_reason='time_limit'" in end and "last_step=2" in end
+
+
 @pytest.mark.parametrize("times", [0, 1, 5, 13])
 def test_a_stream_can_be_skipped_ahead(times: int) -> None:
     def stream() -> MaskStream:

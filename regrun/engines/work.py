@@ -71,7 +71,8 @@ def _tell(folder: Path, error: BaseException) -> None:
 
 def has_begun(folder: Path) -> bool:
     """Whether a worker has taken up the stack."""
-    return (folder / records.LOG).stat().st_size > 0
+    path = folder / records.LOG
+    return path.is_file() and path.stat().st_size > 0
 
 
 def failure(folder: Path) -> tuple[str, str] | None:
