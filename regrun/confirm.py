@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, effects, overrides, plan
+from regrun import collect, effects, foreign, overrides, plan
 from regrun.config import Job
 from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
@@ -36,7 +36,7 @@ def winner(root: Path) -> Winner:
     if not collect.finished(root):
         raise DataError(f"{root}: has no finished run, yet; regrun resume trains what is missing")
     effects.collect_all(root)
-    table = collect.rows(root / "effects.csv")
+    table = foreign.rows(root / "effects.csv")
     best, names = table[0], overrides.without_seeds(overrides.varying(planned))
     at = next(i for i, row in enumerate(planned) if all(row[name] == best[name] for name in names))
     return Winner(best, overrides.words(planned[at], names) or "the only setting", len(table), jobs[at])
@@ -58,7 +58,7 @@ def jobs(own: Winner, root: Path, *, seeds: int) -> list[Job]:
 
 def lines(own: Winner, folder: Path) -> list[str]:
     """What the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
-    (fresh,) = collect.rows(folder / "effects.csv")
+    (fresh,) = foreign.rows(folder / "effects.csv")
     table = [["", "n", *map(_name, names := _measures(fresh))]]
     table += [_figures("best of the sweep", own.effects, names), _figures("fresh seeds", fresh, names)]
     table += [["shrinkage", "", *(_shrinkage(own.effects, fresh, name) for name in names)]]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from regrun import collect
+from regrun import foreign
 from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
 from regrun.prepare import Prepared
@@ -131,7 +131,7 @@ def _news(watch: Watch) -> Iterator[Ended]:
     if size == watch.size:
         return
     watch.size = size
-    for row in collect.rows(path):
+    for row in foreign.rows(path):
         if (run := watch.left.pop(row["run_id"], None)) is not None:
             yield Ended(run, row)
 

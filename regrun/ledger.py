@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from regrun import collect, overrides, plan, records, rows, settings, stats
+from regrun import collect, foreign, overrides, plan, records, rows, settings, stats
 from regrun.errors import DataError, clip
 from regrun.findings import LedgerRow
 from regrun.overrides import Cells
@@ -109,7 +109,7 @@ def reads(root: Path) -> list[Read]:
         found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
     else:
         path = root / "summary.csv"
-        found = [(0, row) for row in (collect.rows(path) if path.is_file() else [])]
+        found = [(0, row) for row in (foreign.rows(path) if path.is_file() else [])]
     names = [n for n in overrides.without_seeds(settings.columns()) if n not in settings.WITHOUT_EFFECT]
     return [_read(stack, row, names) for stack, row in found if row.get("test_loss_best", "none") != "none"]
 
@@ -182,7 +182,7 @@ def _looks(root: Path) -> list[Look]:
 
 
 def _parsed(path: Path) -> Iterator[Look]:
-    for row in collect.rows(path):
+    for row in foreign.rows(path):
         if row.get("by") not in BY or not (row.get("stacks") or "").isdecimal():
             raise DataError(f"{path}: is no list of regrun's; remove it, and the looks at test are one")
         yield Look(row["when"], row["by"], int(row["stacks"]))

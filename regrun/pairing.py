@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from regrun import collect, overrides, plan
+from regrun import collect, foreign, overrides, plan
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.overrides import Cells
@@ -130,6 +130,6 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise ConfigError(f"compare: must be followed by folders with a summary.csv, got {clip(str(folder))!r}")
     found = collect.checked_summary(path, NEEDED, counts=[])
     ended = {row["run_id"] for row in found}
-    planned = collect.checked(folder / plan.NAME, NEEDED) if (folder / plan.NAME).is_file() else []
+    planned = foreign.rows(folder / plan.NAME, NEEDED) if (folder / plan.NAME).is_file() else []
     waiting = [row | {"status": "unfinished"} for row in planned if row["run_id"] not in ended]
     return [row | {FOLDER: str(folder)} for row in [*found, *waiting]]

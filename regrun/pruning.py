@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regrun import foreign
 from regrun.rows import CurveRow, Row
 from regrun.writing import Prune
 
@@ -58,7 +59,7 @@ def of(folder: Path) -> Prune:
     """What prunes the stack in `folder`; nothing is pruned where there is no pruning.json."""
     if not (folder / FILE).is_file():
         return lambda _: set()
-    data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    data = foreign.tree(folder / FILE)
     rules, past = Rules(**data["rules"]), [_frozen(**trial) for trial in data["past"]]
     trial = functools.cache(lambda run_id: begin(rules, past, data["numbers"][run_id]))
 

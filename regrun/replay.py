@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regrun import collect, overrides, records, rows, stats, stopping
+from regrun import collect, foreign, overrides, records, rows, stats, stopping
 from regrun.conversion import from_cells, to_group
 from regrun.errors import ConfigError, DataError, clip
 from regrun.findings import StoppingRow
@@ -140,7 +140,7 @@ def _left_out(runs: Sequence[Cells], names: Sequence[str]) -> Iterator[str]:
 def _curves(path: Path) -> dict[str, Curve]:
     """run_id -> its curve."""
     found: dict[str, Curve] = {}
-    for number, row in enumerate(collect.checked(path, rows.columns(CurveRow)), start=2):
+    for number, row in enumerate(foreign.rows(path, rows.columns(CurveRow)), start=2):
         try:
             figures = [float(row[name]) if row[name] else None for name in ("loss", "accuracy", "r2")]
             own = CurveRow(row["run_id"], int(row["epoch"]), int(row["step"]), row["split"], *figures)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from regrun import (
     display,
     driver,
     effects,
+    foreign,
     keeping,
     ledger,
     overrides,
@@ -37,6 +38,7 @@ from regrun import (
 )
 from regrun.batches import Batch
 from regrun.config import Command, Job
+from regrun.conversion import to_group
 from regrun.driver import Ended, Looked, Retried, Stack
 from regrun.engines import choice
 from regrun.engines.tasks import Task
@@ -128,15 +130,14 @@ def with_jobs(given: Command, jobs: Sequence[Job]) -> Command:
 
 
 def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
-    """The name of the launcher, and the values of `sweep.*`."""
-    try:
-        found = json.loads((root / LAUNCH).read_text(encoding="utf-8"))
-        names = [f"sweep.{name}" for name in found["sweep"]]
-        if set(names) <= set(settings.all_fields()) and isinstance(found["launcher"], str):
-            return found["launcher"], found["sweep"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise DataError(f"{root / LAUNCH}: is not there or not regrun's; repeat the sweep's command instead")
+    """The name of the launcher, and the values of `sweep.*`. Raises DataError."""
+    found, problems = foreign.tree(root / LAUNCH), list[str]()
+    match found:
+        case {"launcher": str(name), "sweep": dict(own)} if foreign.NAME.fullmatch(name):
+            known = asdict(settings.Sweep()) | own  # an older version may have had fewer keys
+            if to_group(settings.Sweep, known, "sweep.", problems) is not None:
+                return name, own
+    raise DataError(f"{root / LAUNCH}: is not regrun's{problems[:1] or ''}; repeat the sweep's command instead")
 
 
 def show_plan(command: Command) -> int:
@@ -207,7 +208,8 @@ def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, roo
         if isinstance(launcher, Plugin):
             view.note(f"hydra/launcher={launcher.kind} tells nothing before all its runs have ended")
         engine = choice.engine(launcher, like, root)
-        events = driver.train_all(todo(), engine, _tasks(root, by), run_timeout=first.sweep.run_timeout, is_over=signal)
+        tasks = _tasks(root, by, prunes=command.search is not None and command.search.options.pruner != "none")
+        events = driver.train_all(todo(), engine, tasks, run_timeout=first.sweep.run_timeout, is_over=signal)
         _listen(events, view, lambda: _refresh(root, runs), fail_fast=first.sweep.fail_fast)
         rows, order = collect.summaries(root), [p.run_id for p in runs]
         collect.summary(root, order)
@@ -231,7 +233,7 @@ def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> No
     if by == "variance":
         view.note(f"folder: {root}")  # its runs share seeds: their mean has no interval
     elif command.search is None:
-        view.finish(collect.rows(root / "effects.csv"), root)
+        view.finish(foreign.rows(root / "effects.csv"), root)
     else:
         for line in [*search.report(command.search, root), f"folder: {root}"]:
             view.note(line)
@@ -298,7 +300,7 @@ def _has_kept(root: Path, p: Prepared) -> bool:
     return not is_asked or predictions.path(root, p.run_id).is_file()
 
 
-def _tasks(root: Path, by: str) -> Callable[[Stack], Task]:
+def _tasks(root: Path, by: str, *, prunes: bool) -> Callable[[Stack], Task]:
     """Makes the task of a stack: a new folder under `stacks/` with its plan. The first one is a look at test."""
     first = len(list(root.glob("stacks/*")))
     numbers = count(first)
@@ -310,7 +312,7 @@ def _tasks(root: Path, by: str) -> Callable[[Stack], Task]:
         folder = root / "stacks" / f"{number:05d}"
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
-        if (root / pruning.FILE).is_file():
+        if prunes:
             records.replace(folder / pruning.FILE, (root / pruning.FILE).read_bytes())
         return Task(folder, tuple(stack))
 

@@ -13,7 +13,7 @@ from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 
-from regrun import collect, records, settings
+from regrun import collect, foreign, records, settings
 from regrun.errors import EnvironmentFault, RunFailed, clip
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Provenance, Row
 from regrun.trackers import Tracked, mlflow, tensorboard, wandb
@@ -87,7 +87,7 @@ def _log(folder: Path, name: str) -> str:
     if (
         name == "tensorboard" and path.is_file()
     ):  # a run that ended early may have ended before its last epoch was there
-        held -= {row["run_id"] for row in collect.rows(path) if row["status"] not in collect.FINISHED}
+        held -= {row["run_id"] for row in foreign.rows(path) if row["status"] not in collect.FINISHED}
     return log(folder, read(folder, held))
 
 
@@ -98,7 +98,7 @@ def _why(error: Exception) -> str:
 def read(folder: Path, held: set[str]) -> Iterator[Tracked]:
     """Each run of the folder's tables but those in `held`."""
     path = folder / "summary.csv"
-    summaries = collect.rows(path) if path.is_file() else []
+    summaries = foreign.rows(path) if path.is_file() else []
     order = [row["run_id"] for row in summaries]
     for summary, *rows in zip(summaries, *(_by_run(folder / name, order) for name in TABLES), strict=True):
         if summary["run_id"] not in held:
@@ -107,7 +107,7 @@ def read(folder: Path, held: set[str]) -> Iterator[Tracked]:
 
 def _by_run(path: Path, order: Sequence[str]) -> Iterator[list[dict[str, str]]]:
     """Each run's rows of a table, which has the runs in this order; none of a run that it lacks."""
-    groups = groupby(collect.rows(path) if path.is_file() else (), itemgetter("run_id"))
+    groups = groupby(foreign.rows(path) if path.is_file() else (), itemgetter("run_id"))
     run_id, rows = next(groups, ("", iter(())))
     for wanted in order:
         found = list(rows) if wanted == run_id else []

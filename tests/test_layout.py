@@ -20,7 +20,7 @@ LAYERS = [
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
-    "findings",
+    "findings foreign tensors",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -57,7 +57,7 @@ TORCH_FREE = (
     "display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired compare compareview ledger components variance confirm "
+    "foreign stats across pairing levels paired compare compareview ledger components variance confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
     "stopping replay replayview gate gateview"
 )
