@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from regrun.errors import DataError, clip
+from regrun.errors import DataError, EnvironmentFault, clip
+from regrun.paths import is_below
 from regrun.records import unguarded
 
 OWN = ("stacks", "predictions", "confirm", "tensorboard", "wandb", "pictures")  # folders that verbs go into
@@ -31,11 +32,14 @@ Row = dict[str, str]
 
 def check_folder(root: Path) -> None:
     """Raise DataError for a link that leads out of the folder of a run or a sweep, and for what is no file at all."""
-    real = root.resolve()
-    for entry in _entries(root):
+    try:
+        entries = list(_entries(root))
+    except OSError as error:
+        raise EnvironmentFault(f"{error.filename}: cannot be read ({error.strerror})") from None
+    for entry in entries:
         path = Path(entry.path)
         if entry.is_symlink():
-            if not _is_below(path, real):
+            if not is_below(path, root):
                 raise DataError(f"{path}: is a link that leads out of its folder; remove it")
         elif not (entry.is_dir() or entry.is_file()):
             raise DataError(f"{path}: is a pipe or a device, and no file; remove it")
@@ -55,24 +59,20 @@ def _entries(root: Path) -> Iterator["os.DirEntry[str]"]:
         folders += [e.path for e in inner if folder != str(root) or e.name in OWN]
 
 
-def _is_below(path: Path, real: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(real)
-    except (OSError, RuntimeError):  # links that go round in a circle
-        return False
-
-
 def _end(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - len(JOURNAL)))
-        return file.read()
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - len(JOURNAL)))
+            return file.read()
+    except FileNotFoundError:  # a search that is at work has just removed it
+        return b""
 
 
 def inside(root: Path, name: str) -> Path:
     """`root / name`, below root whatever links there are. Raises DataError for a name that leads out of it."""
     parts = Path(name).parts
     is_plain = bool(parts) and name.isprintable() and ".." not in parts and not Path(name).is_absolute()
-    if not is_plain or not _is_below(root / name, root.resolve()):
+    if not is_plain or not is_below(root / name, root):
         raise DataError(f"{root}: must hold the folders that its tables name, got {clip(name)!r}; repeat the sweep")
     return root / name
 

@@ -82,7 +82,7 @@ def execute(command: Command, *, by: str = "sweep") -> Result:
 
     by: what the ledger of looks at test calls the command.
     """
-    runs, root = _plan(command), _root(command.jobs)
+    root, runs = _root(command.jobs), _plan(command)
     sweep = runs[0].job.settings.sweep
     if command.search is not None:
         search.check(command.search, runs, root)
@@ -140,23 +140,20 @@ def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
     raise DataError(f"{root / LAUNCH}: is not regrun's{problems[:1] or ''}; repeat the sweep's command instead")
 
 
-def show_plan(command: Command) -> int:
-    """Print what `execute` would do."""
-    runs, root = _plan(command), _root(command.jobs)
+def described(command: Command) -> list[str]:
+    """What `execute` would do."""
+    root, runs = _root(command.jobs), _plan(command)
     if command.search is not None:
         search.check(command.search, runs, root)
-        print(*search.describe(command.search, root), sep="\n")
-        return 0  # a search says what its runs keep when it knows them
+        return search.describe(command.search, root)  # it says what its runs keep when it knows them
     plan.check_same(root, runs)
-    missing = _missing(root, runs)
-    print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
-    workers = choice.slots(command.launcher, runs)
-    for stack in stacks(missing, workers=workers):
-        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}")
-    print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
-    if kept := keeping.line(missing):
-        print(kept)
-    return 0
+    missing, workers = _missing(root, runs), choice.slots(command.launcher, runs)
+    return [
+        f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished",
+        *(f"stack of {len(s)}: {settings.describe(s[0].job.settings.model)}" for s in stacks(missing, workers=workers)),
+        f"{workers} at a time, by hydra/launcher={command.launcher.kind}",
+        *([kept] if (kept := keeping.line(missing)) else []),
+    ]
 
 
 def _plan(command: Command) -> list[Prepared]:
@@ -180,8 +177,12 @@ def _there(launcher: Launcher) -> dict[str, bool] | None:
 
 
 def _root(jobs: list[Job]) -> Path:
-    assert jobs[0].sweep is not None
-    return jobs[0].sweep
+    """The sweep's folder. It may have come from elsewhere."""
+    root = jobs[0].sweep
+    assert root is not None
+    if root.is_dir():
+        foreign.check_folder(root)
+    return root
 
 
 def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, root: Path, *, by: str) -> Result:

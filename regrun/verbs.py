@@ -3,12 +3,12 @@
 import argparse
 import gc
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regrun import foreign
 from regrun.errors import ConfigError, clip
 from regrun.paths import is_folder, is_there
 
@@ -67,7 +67,7 @@ def _collect(words: list[str], options: argparse.Namespace) -> int:
     from regrun import effects
 
     root = _folder("collect", words)
-    print(f"{effects.collect_all(root)} runs collected in {root}")
+    show([f"{effects.collect_all(root)} runs collected in {root}"])
     return 0
 
 
@@ -100,7 +100,7 @@ def _check(words: list[str], options: argparse.Namespace) -> int:
     if against is None or not is_there(against):
         got = "nothing" if against is None else repr(clip(against))
         raise ConfigError(f"--against: must be followed by a baseline's summary.csv or its folder, got {got}")
-    found = gate.write(root, Path(against), chance)
+    found = gate.write(root, _looked_at(against) if is_folder(against) else Path(against), chance)
     gateview.tell(found, root)
     return 0 if found.holds else 1
 
@@ -132,7 +132,7 @@ def _compare(words: list[str], options: argparse.Namespace) -> int:
         raise ConfigError(f"compare: must be followed by folders of runs, got {clip(got)!r}")
     if len({Path(word).resolve() for word in words}) < len(words):
         raise ConfigError(f"compare: takes each folder once, got {clip(' '.join(words))!r}")
-    result = compare.write([Path(word) for word in words], options.by, delta=_delta(options.delta or "0.005"))
+    result = compare.write([_looked_at(word) for word in words], options.by, delta=_delta(options.delta or "0.005"))
     compareview.tell(result, Path(words[0]))
     return 0
 
@@ -202,32 +202,28 @@ def _track(words: list[str], options: argparse.Namespace) -> int:
         raise ConfigError(f"track: must be followed by a folder with a summary.csv, got {clip(str(folder))!r}")
     if problems := list(checks.tracker_conflicts(names)):
         raise ConfigError(problems)
-    tracking.publish(folder, names, print)
+    tracking.publish(folder, names, lambda line: show([line]))
     return 0
 
 
 def _demo(names: list[str], options: argparse.Namespace) -> int:
     """One demonstration, or what there is."""
-    from regrun import display
     from regrun.demos import catalogue
 
     if len(names) > 1:
         raise ConfigError(f"demo: takes one name, got {clip(' '.join(names[1:]))!r}, too")
     width = shutil.get_terminal_size((120, 24)).columns
-    view = display.choose("plain")
-    assert isinstance(view, display.Plain)
-    for line in catalogue.lines(*names) if names else catalogue.listed(width):
-        view.write(line)
+    show(catalogue.lines(*names) if names else catalogue.listed(width))
     return 0
 
 
-def show(lines: Sequence[str]) -> None:
+def show(lines: Iterable[str]) -> None:
     """Until nobody reads them any more."""
     from regrun import display
 
-    write = display.writer(sys.stdout)
+    view = display.choose("plain")
     for line in lines:
-        write(line)
+        view.note(line)
 
 
 def _folder(verb: str, words: Sequence[str]) -> Path:
@@ -238,7 +234,13 @@ def _folder(verb: str, words: Sequence[str]) -> Path:
         raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     if words[1:]:
         raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")
-    return Path(words[0])
+    return _looked_at(words[0])
+
+
+def _looked_at(word: str) -> Path:
+    """A folder, which may be somebody else's."""
+    foreign.check_folder(Path(word))
+    return Path(word)
 
 
 VERBS: dict[str, Callable[[list[str], argparse.Namespace], int]] = {

@@ -21,7 +21,7 @@ from regrun.data.download import fetch
 from regrun.data.image_folder import load_image_folder
 from regrun.data.source import Source, draw_test, follow
 from regrun.data.tables import load_csv
-from regrun.errors import ConfigError, DataError, clip
+from regrun.errors import ConfigError, DataError, clip, printable
 from regrun.settings import Cifar, Csv, Data, DataSet, Digits, ImageFolder, Mnist, Npz, Sine, Sklearn, Svhn, Toy
 
 __all__ = ["MNIST_SHA256", "Source", "key", "load"]
@@ -42,7 +42,8 @@ def load(data: DataSet) -> Source:
     """Read the data set that the settings name. Raises ConfigError where they name none, DataError for a bad file."""
     if problems := list(checks.file_conflicts(data)):
         raise ConfigError(problems)
-    return SOURCES[type(data)](data)
+    found = SOURCES[type(data)](data)
+    return dataclasses.replace(found, name=printable(found.name), notes=tuple(map(printable, found.notes)))
 
 
 def key(data: DataSet) -> str:

@@ -1,4 +1,4 @@
-"""The report's tables for a terminal, or as aligned lines elsewhere. No cell sends control characters."""
+"""The report's tables for a terminal, or as aligned lines elsewhere."""
 
 import sys
 from collections.abc import Sequence
@@ -23,23 +23,18 @@ def tell(sections: Sequence[Section]) -> None:
         if not short and (section.drawings or section.tables):
             continue
         for line in ["", section.title, *section.lines]:
-            write(safe(line))
+            write(line)
         for table in short:
             if len(short) > 1:
-                write(f"\n{safe(table.title)}")
+                write(f"\n{table.title}")
             if is_rich:
                 console.print(_table(table))
             for line in _more(table) if is_rich else [*_aligned(table), *_more(table)]:
                 write(line)
 
 
-def safe(text: str) -> str:
-    """Printable characters alone: a cell of a foreign folder may try to steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def _clipped(row: Sequence[str]) -> list[str]:
-    return [safe(cell if len(cell) <= LONGEST else cell[: LONGEST - 3] + "...") for cell in row]
+    return [cell if len(cell) <= LONGEST else cell[: LONGEST - 3] + "..." for cell in row]
 
 
 def _more(table: Table) -> list[str]:
