@@ -97,7 +97,8 @@ class Batches:
         problems += checks.conflicts(run) if run is not None else []
         if run is None or problems:
             raise ConfigError(problems)
-        (prepared,) = prepare([Job(run, self.root / str(number), self.root)], there=self.there, loaded=self.loaded)
+        job = Job(run, self.root / str(number), self.root, fetches=False)  # the corners of the space have fetched it
+        (prepared,) = prepare([job], there=self.there, loaded=self.loaded)
         return prepared
 
     def _meet(self, batch: Sequence[Asked]) -> list[Prepared]:

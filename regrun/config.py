@@ -62,6 +62,7 @@ class Job:
     settings: s.Settings
     folder: Path
     sweep: Path | None  # hydra.sweep.dir, for the runs of a sweep
+    fetches: bool = True  # whether data that is missing may be downloaded, and a cache be kept: not by a found plan
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ def check_size(path: Path, most: int) -> None:
         raise DataError(f"{path}: is no file")
     if about.st_size > most:
         raise DataError(f"{path}: has {about.st_size:,} bytes, where {most:,} are the most; it is none of regrun's")
+
+
+def check_stored(path: Path) -> None:
+    """Raise ValueError for a ZIP file whose parts are compressed: they may be far larger than it is."""
+    with zipfile.ZipFile(path) as file:
+        if any(
+            part.compress_type != zipfile.ZIP_STORED or part.file_size > part.compress_size for part in file.infolist()
+        ):
+            raise ValueError("its parts are compressed")
 
 
 def tree(path: Path) -> Any:

@@ -38,7 +38,7 @@ def read(folder: Path, root: Path) -> list[Job]:
         run = from_cells(row, found)
         problems += [f"{folder / NAME}: line {number}: {line}" for line in found]
         if run is not None:
-            jobs.append(Job(resolve(run), foreign.inside(root, row["folder"]), root))
+            jobs.append(Job(resolve(run), foreign.inside(root, row["folder"]), root, fetches=False))
     if problems or not jobs:
         raise DataError("\n".join(problems) or f"{folder / NAME}: has no run; repeat the sweep in another folder")
     return jobs

@@ -72,7 +72,7 @@ def prepare(
             device = _device(run, found, peers)
             key = sources.key(run.data)
             if key not in loaded:
-                loaded[key] = sources.load(run.data)
+                loaded[key] = sources.load(run.data, fetches=job.fetches)
             train_size, _ = sizes(loaded[key], run.data)
         except ConfigError as error:
             problems += error.problems

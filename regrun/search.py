@@ -81,7 +81,7 @@ def resumed(given: Command, root: Path, named: Sequence[str]) -> Command:
     search = replace(found, options=options, base=base)
     try:
         asktell.distributions(search.space)
-        jobs = corner_jobs(search, root, problems)
+        jobs = [replace(job, fetches=False) for job in corner_jobs(search, root, problems)]
     except (ValueError, KeyError, TypeError) as error:
         problems, jobs = [clip(f"its space is none of regrun's: {error}", 120)], []
     if problems:

@@ -3,7 +3,6 @@
 torch has several formats. The one that it writes today is a ZIP file of uncompressed parts; before 1.6 it was a pickle.
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,7 @@ def _check_format(path: Path) -> None:
     if not begin.startswith((ZIP, PICKLE)):
         raise ValueError(begin)
     if begin == ZIP:
-        parts = zipfile.ZipFile(path).infolist()
-        if any(part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size for part in parts):
-            raise ValueError("compressed")
+        foreign.check_stored(path)
 
 
 def _is_plain(value: Any) -> bool:

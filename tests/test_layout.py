@@ -19,8 +19,8 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "across stats streams objective meter rows records ensembling predictions components",
-    "findings foreign tensors",
+    "across stats streams objective meter rows records ensembling components",
+    "findings foreign predictions tensors",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "

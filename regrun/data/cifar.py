@@ -78,8 +78,11 @@ SVHN = {
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 3, 32, 32) and classes (N,)
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, bytes, words, numbers, lists and dicts, and nothing that could run code."""
+class PlainUnpickler(pickle._Unpickler):
+    """Reads arrays, bytes, words, numbers, lists and dicts, and nothing that could run code.
+
+    The one in C takes as much memory as a number in the file says.
+    """
 
     ALLOWED = (
         *((module, "_reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
