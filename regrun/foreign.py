@@ -102,10 +102,9 @@ def check_size(path: Path, most: int) -> None:
 def check_stored(path: Path) -> None:
     """Raise ValueError for a ZIP file whose parts are compressed: they may be far larger than it is."""
     with zipfile.ZipFile(path) as file:
-        if any(
-            part.compress_type != zipfile.ZIP_STORED or part.file_size > part.compress_size for part in file.infolist()
-        ):
-            raise ValueError("its parts are compressed")
+        parts = file.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED or part.file_size > part.compress_size for part in parts):
+        raise ValueError("its parts are compressed")
 
 
 def tree(path: Path) -> Any:

@@ -34,7 +34,7 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MNIST_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
-UNFETCHED = {"download": False, "cache": "none"}
+UNFETCHED: dict[str, Any] = {"download": False, "cache": "none"}
 DIGITS_TEST_SIZE = 360
 TOY_TEST_SHARE = 0.2
 
@@ -46,8 +46,8 @@ def load(data: DataSet, *, fetches: bool = True) -> Source:
     """
     if problems := list(checks.file_conflicts(data)):
         raise ConfigError(problems)
-    own = {} if fetches else {f.name: UNFETCHED[f.name] for f in dataclasses.fields(data) if f.name in UNFETCHED}
-    found = SOURCES[type(data)](dataclasses.replace(data, **own))
+    names = [] if fetches else [f.name for f in dataclasses.fields(data) if f.name in UNFETCHED]
+    found = SOURCES[type(data)](dataclasses.replace(data, **{name: UNFETCHED[name] for name in names}))
     return dataclasses.replace(found, name=printable(found.name), notes=tuple(map(printable, found.notes)))
 
 
