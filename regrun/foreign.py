@@ -150,18 +150,26 @@ def lines(path: Path) -> Iterator[str]:
         raise DataError(f"{path}: cannot be read ({clip(str(error))}); name the folder of a run or a sweep") from None
 
 
-def table(path: Path, of: Iterable[str] | None = None) -> Iterator[list[str]]:
+def table(path: Path, needed: Sequence[str] = (), *, of: Iterable[str] | None = None) -> Iterator[list[str]]:
     """The header of a table, then its rows, which have as many cells, each row on a line of its own.
 
-    of: some of its lines, the header first; else all of them.
+    of: some of its lines, the header first; else all of them. Raises DataError where it lacks a column that is needed,
+    has one twice, or a run_id that could be no part of a file's name.
     """
     reader = csv.reader(lines(path) if of is None else of, strict=True)
     try:
         header = next(reader, [])
+        if missing := [name for name in needed if name not in header]:
+            raise _other(path, f"it has no {missing[0]}")
+        if len(set(header)) < len(header):
+            raise _other(path, "two columns have one name")
         yield header
+        place = header.index("run_id") if "run_id" in header else None
         for number, row in enumerate(reader, start=2):
             if row and (len(row) != len(header) or reader.line_num != number):
                 raise _other(path, f"its rows differ in length, line {number}")
+            if row and place is not None and not NAME.fullmatch(row[place]):
+                raise _other(path, f"run_id is {clip(row[place])!r}")
             if row:
                 yield [unguarded(cell) for cell in row]
     except csv.Error as error:
@@ -169,17 +177,9 @@ def table(path: Path, of: Iterable[str] | None = None) -> Iterator[list[str]]:
 
 
 def rows(path: Path, needed: Sequence[str] = (), *, of: Iterable[str] | None = None) -> list[Row]:
-    """The rows of a table, or of some lines of it, as dicts. Raises DataError where it lacks a column, or is none."""
-    header, *found = table(path, of)
-    if missing := [name for name in needed if name not in header]:
-        raise _other(path, f"it has no {missing[0]}")
-    if len(set(header)) < len(header):
-        raise _other(path, "two columns have one name")
-    own = [dict(zip(header, row, strict=True)) for row in found]
-    for row in own if "run_id" in header else []:
-        if not NAME.fullmatch(row["run_id"]):
-            raise _other(path, f"run_id is {clip(row['run_id'])!r}")
-    return own
+    """The same as dicts."""
+    header, *found = table(path, needed, of=of)
+    return [dict(zip(header, row, strict=True)) for row in found]
 
 
 def _other(path: Path, why: str) -> DataError:

@@ -53,7 +53,7 @@ def _csv(path: Path) -> pd.DataFrame:
     """Whole rows alone, words without the mark that keeps a spreadsheet from computing them (`records.guarded`)."""
     text = "".join(foreign.lines(path))
     try:
-        deque(foreign.table(path, of=io.StringIO(text)), maxlen=0)  # so that each row is known to be whole
+        deque(foreign.table(path, ["run_id"], of=io.StringIO(text)), maxlen=0)  # each row is looked at
         # A hash may look like a number: 00123e4567.
         found = pd.read_csv(io.StringIO(text), dtype={"run_id": str, "fingerprint": str})
     except ValueError as error:  # pandas' own errors

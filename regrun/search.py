@@ -66,10 +66,10 @@ def load(root: Path) -> Search:
         raise DataError(f"{root / FILE}: is no search of regrun's; repeat the command in another folder") from None
 
 
-def resumed(given: Command, root: Path, named: Sequence[str]) -> Command:
+def resumed(found: Search, given: Command, root: Path, named: Sequence[str]) -> Command:
     """The search in a folder with how it is given to go on; `named` are the overrides that gave it."""
     assert given.search is not None
-    found, own, problems = load(root), given.search.options, list[str]()
+    own, problems = given.search.options, list[str]()
     if found.options.storage is not None and own.storage is None:
         raise ConfigError(
             "resume: this search keeps its study elsewhere, not in its folder; add hydra.sweeper.storage=URL"

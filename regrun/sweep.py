@@ -102,8 +102,9 @@ def execute(command: Command, *, by: str = "sweep") -> Result:
 def resume(root: Path, overrides: Sequence[str]) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
     if (root / search.FILE).is_file():
+        found = search.load(root)
         given = launched(root, overrides, verb="resume", how=(*HOW, *search.HOW), chosen=search.CHOSEN)
-        return execute(search.resumed(given, root, overrides), by="resume")
+        return execute(search.resumed(found, given, root, overrides), by="resume")
     jobs = plan.read(root, root)
     return execute(with_jobs(launched(root, overrides, verb="resume"), jobs), by="resume")
 

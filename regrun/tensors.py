@@ -3,6 +3,7 @@
 torch has several formats. The one that it writes today is a ZIP file of uncompressed parts; before 1.6 it was a pickle.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def read(path: Path) -> dict[str, Tensor]:
     foreign.check_size(path, MOST)
     try:
         _check_format(path)
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings(action="ignore"):  # of other formats
+            found = torch.load(path, weights_only=True, map_location="cpu")
         return {str(name): value.detach() for name, value in found.items() if _is_plain(value)}
     except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path}: holds no weights ({type(error).__name__}); it is damaged, or another's") from None

@@ -155,10 +155,8 @@ def _columns(path: Path, names: Sequence[str]) -> Iterator[list[str]]:
     """Some cells of every row that its writer has finished; none where there is no such table yet."""
     if not path.is_file():
         return
-    rows = foreign.table(path)
+    rows = foreign.table(path, names)
     header = next(rows)
-    if missing := [name for name in names if name not in header]:
-        raise DataError(f"{path}: is no such table of regrun's (it has no {missing[0]}); repeat the run")
     places = [header.index(name) for name in names]
     for row in rows:
         yield [row[place] for place in places]
