@@ -10,7 +10,7 @@ from regrun import foreign, records, settings
 from regrun.errors import DataError, clip
 
 FINISHED = ("ok", "diverged")
-HEAD, BEGIN = "run_id,status,", re.compile(f"({foreign.NAME.pattern}),([a-z]+),")
+HEAD = "run_id,status,"
 COUNT = re.compile(r"\d{1,12}", re.ASCII)
 TAIL = 2048  # bytes that hold the last line of epochs.csv
 TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
@@ -19,18 +19,17 @@ TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
     """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed.
 
-    Raises DataError for a line that has neither, and where stacks have other columns than those before them: their
-    lines would not fit together.
+    Raises DataError where stacks have other columns than those before them: their lines would not fit together.
     """
     found: dict[str, tuple[Path, str, str]] = {}
     header = HEAD
     for path in sorted(root.glob("stacks/*/summary.csv")):
         own, *lines = [*foreign.lines(path)] or [header]
-        begins = [BEGIN.match(line) for line in lines]
-        if not own.startswith(header) or None in begins:
-            raise DataError(f"{path}: is no summary.csv, or has other columns than those of the stacks before it")
+        if not own.startswith(header):
+            raise DataError(f"{path}: has other columns than regrun's, or than the stacks before it")
         header = own  # a whole line: those that follow are the same
-        for line, (run_id, status) in zip(lines, (begin.groups() for begin in begins if begin), strict=True):
+        _, *rows = foreign.table(path, of=[own, *lines])
+        for line, (run_id, status, *_) in zip(lines, rows, strict=True):
             if run_id not in found or found[run_id][1] not in FINISHED:
                 found[run_id] = (path.parent, status, line)
     return found

@@ -19,7 +19,8 @@ from regrun.errors import DataError, EnvironmentFault, clip
 from regrun.paths import is_below
 from regrun.records import unguarded
 
-OWN = ("stacks", "predictions", "confirm", "tensorboard", "wandb", "pictures")  # folders that verbs go into
+# The folders that verbs write into. W&B has links of its own in its.
+OWN = ("stacks", "predictions", "confirm", "tensorboard", "pictures")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
 # A journal that ends so names another file, which SQLite then removes; that of a study or of MLflow never does.
 JOURNAL = bytes.fromhex("d9d505f920a163d7")
@@ -135,7 +136,7 @@ def check_yaml(text: str) -> None:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The lines of a table, its header first. A last line that its writer has not finished is none."""
+    """The lines of a table but blank ones, its header first. A last one that its writer has not finished is none."""
     check_size(path, MOST_TABLE)
     try:
         with path.open("rb") as file:
@@ -145,7 +146,8 @@ def lines(path: Path) -> Iterator[str]:
                 line = raw.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
                 if not raw.endswith(b"\n") or UNPRINTABLE.search(line):
                     raise DataError(f"{path}: line {number} holds what no table of regrun's does; it is another's")
-                yield line
+                if line.strip():
+                    yield line
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read ({clip(str(error))}); name the folder of a run or a sweep") from None
 
@@ -166,12 +168,11 @@ def table(path: Path, needed: Sequence[str] = (), *, of: Iterable[str] | None = 
         yield header
         place = header.index("run_id") if "run_id" in header else None
         for number, row in enumerate(reader, start=2):
-            if row and (len(row) != len(header) or reader.line_num != number):
+            if len(row) != len(header) or reader.line_num != number:
                 raise _other(path, f"its rows differ in length, line {number}")
-            if row and place is not None and not NAME.fullmatch(row[place]):
+            if place is not None and not NAME.fullmatch(row[place]):
                 raise _other(path, f"run_id is {clip(row[place])!r}")
-            if row:
-                yield [unguarded(cell) for cell in row]
+            yield [unguarded(cell) for cell in row]
     except csv.Error as error:
         raise _other(path, str(error)) from None
 
