@@ -46,7 +46,7 @@ class Case:
 
 @dataclass
 class Result:
-    """What came of a case. seconds: of a processor; changed: whether a file is another than before; ran: whether a payload did."""
+    """What came of a case, in seconds of a processor. changed: a file is another than before; ran: a payload did."""
 
     name: str
     codes: tuple[int, ...]
@@ -195,14 +195,6 @@ ODD: dict[str, Change] = {  # but tables: they are told as they are, or refused
     "header alone": edited(lambda raw: raw.partition(b"\n")[0] + b"\n"),
 }
 IN_STACKS = ("no text", "NUL", "a cell of 10 MB", "a screen is cleared", "a longer row", "a run_id that climbs")
-    "no text",
-    "NUL",
-    "a cell of 10 MB",
-    "a screen is cleared",
-    "a longer row",
-    "a run_id that climbs",
-    "a pickle",
-)
 JOURNAL = bytes.fromhex("d9d505f920a163d7")
 
 
