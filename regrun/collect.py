@@ -10,6 +10,7 @@ from regrun import foreign, records, settings
 from regrun.errors import DataError, clip
 
 FINISHED = ("ok", "diverged")
+FIGURES = ("val_accuracy_best", "val_r2_best", "val_loss_best")
 HEAD = "run_id,status,"
 COUNT = re.compile(r"\d{1,12}", re.ASCII)
 TAIL = 2048  # bytes that hold the last line of epochs.csv
@@ -96,8 +97,19 @@ def cells(folder: Path, line: str) -> dict[str, str]:
 
 
 def finished(root: Path) -> list[dict[str, str]]:
-    """The summary rows of the finished runs."""
-    return [cells(folder, line) for folder, status, line in summaries(root).values() if status in FINISHED]
+    """The summary rows of the finished runs. Raises DataError where their figures are none."""
+    found = [cells(folder, line) for folder, status, line in summaries(root).values() if status in FINISHED]
+    for row in found:
+        if "stop_reason" not in row or not COUNT.fullmatch(row.get("last_epoch", "")) or not _has_figures(row):
+            raise DataError(f"{root}: run {row['run_id']} has no figures of regrun's; repeat the sweep elsewhere")
+    return found
+
+
+def _has_figures(row: dict[str, str]) -> bool:
+    try:
+        return bool([foreign.figure(row[name]) for name in FIGURES])
+    except (KeyError, ValueError):
+        return False
 
 
 def last_epoch(folder: Path) -> int:

@@ -1,5 +1,6 @@
 """summary.csv -> effects.csv: one row per distinct setting, seeds aside, with means and their 95 % t intervals."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def _row(runs: pd.DataFrame) -> dict[str, float]:
     }
     for name in MEASURES:
         values = pd.to_numeric(finished[name], errors="coerce").dropna()
+        values = values[(values.abs() < foreign.LARGEST) | (values == math.inf)]
         row |= {f"{name}_{part}": figure for part, figure in _interval(values.tolist()).items()}
     return row
 

@@ -7,6 +7,7 @@ reader takes its file as text, as JSON, as YAML or as a table. Whatever is wrong
 import codecs
 import csv
 import json
+import math
 import os
 import re
 import stat
@@ -25,6 +26,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
 # A journal that ends so names another file, which SQLite then removes; that of a study or of MLflow never does.
 JOURNAL = bytes.fromhex("d9d505f920a163d7")
 MOST_TEXT, MOST_TABLE, LONGEST = 64 << 20, 4 << 30, 1 << 20  # bytes: of a text, of a table, of a table's line
+LARGEST = 1e100
 MOST_YAML, DEEPEST = 64 << 10, 20  # characters and levels of settings, which have 3,000 and 4
 # No cell of regrun's has a control character, the end of a line, or a mark that turns the direction of writing.
 UNPRINTABLE = re.compile("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)")
@@ -181,6 +183,15 @@ def rows(path: Path, needed: Sequence[str] = (), *, of: Iterable[str] | None = N
     """The same as dicts."""
     header, *found = table(path, needed, of=of)
     return [dict(zip(header, row, strict=True)) for row in found]
+
+
+def figure(cell: str) -> float:
+    """The number in a cell, NaN where it has none; infinite where it is beyond all of regrun's. Raises ValueError.
+
+    Squares of figures, and sums of many of them, are numbers then.
+    """
+    value = math.nan if cell in ("none", "") else float(cell)
+    return math.copysign(math.inf, value) if abs(value) >= LARGEST else value
 
 
 def _other(path: Path, why: str) -> DataError:

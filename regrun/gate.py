@@ -225,7 +225,7 @@ def _of_run(run: Cells, epochs: Sequence[Cells], at: int) -> Iterator[tuple[str,
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        return foreign.figure(cell)
     except ValueError:
         return math.nan
 

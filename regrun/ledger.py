@@ -172,7 +172,7 @@ def _stack(folder: Path) -> int:
 
 def _number(cell: str) -> float:
     try:
-        return math.nan if cell == "none" else float(cell)
+        return foreign.figure(cell)
     except ValueError:
         raise DataError(f"summary.csv: test figures must be numbers, got {clip(cell)!r}; regrun collect DIR") from None
 
@@ -182,7 +182,7 @@ def _looks(root: Path) -> list[Look]:
 
 
 def _parsed(path: Path) -> Iterator[Look]:
-    for row in foreign.rows(path):
-        if row.get("by") not in BY or not (row.get("stacks") or "").isdecimal():
+    for row in foreign.rows(path, ("when", "by", "stacks")):
+        if row["by"] not in BY or not collect.COUNT.fullmatch(row["stacks"]):
             raise DataError(f"{path}: is no list of regrun's; remove it, and the looks at test are one")
         yield Look(row["when"], row["by"], int(row["stacks"]))

@@ -43,7 +43,7 @@ class Run:
         if self.cells["status"] not in FINISHED or text in ("none", ""):
             return None
         try:
-            value = float(text)
+            value = foreign.figure(text)
         except ValueError:
             raise DataError(f"summary.csv: {metric} must be a number, got {clip(text)!r}; repeat the run") from None
         return value if math.isfinite(value) else None

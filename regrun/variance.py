@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from regrun import collect, components, plan, records, rows, settings
+from regrun import collect, components, foreign, plan, records, rows, settings
 from regrun.components import Component
-from regrun.errors import ConfigError, DataError
+from regrun.errors import ConfigError, DataError, clip
 from regrun.findings import VarianceRow
 from regrun.overrides import Cells
 from regrun.settings import PURPOSES, WITHOUT_EFFECT, Seeds, Settings, drawn, resolve
@@ -66,7 +66,10 @@ def write(root: Path) -> list[VarianceRow]:
 
 
 def _number(cell: str) -> float:
-    return math.nan if cell == "none" else float(cell)
+    try:
+        return foreign.figure(cell)
+    except ValueError:
+        raise DataError(f"summary.csv: figures must be numbers, got {clip(cell)!r}; repeat the run") from None
 
 
 def _rows(measure: str, runs: Runs) -> Iterator[VarianceRow]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regrun.data import matlab
 from regrun.data.download import fetch
 from regrun.data.source import Source, follow
 from regrun.errors import DataError, clip
@@ -172,10 +173,8 @@ def _read_binary(path: Path, classes: int) -> Part:
 
 def _read_mat(path: Path) -> Part:
     """MATLAB's X (32, 32, 3, N) and y (N, 1) in 1 to 10, where 10 is the digit 0."""
-    from scipy.io import loadmat
-
     try:
-        found = loadmat(path, variable_names=["X", "y"])
+        found = matlab.read(path)
         images, labels = np.asarray(found["X"]), np.asarray(found["y"])
         flat = images.transpose(3, 2, 0, 1).reshape(images.shape[3], -1)
         digits = labels.astype(np.int64).reshape(-1) % 10

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from regrun import foreign
 from regrun.stats import t_interval
 
 Cells = Mapping[str, str]
@@ -24,7 +25,7 @@ class Mean:
 def number(cell: str | None) -> float | None:
     """A finite number, or None: `none`, a blank, a word, what overflowed."""
     try:
-        value = float(cell or "")
+        value = foreign.figure(cell or "")
     except ValueError:
         return None
     return value if math.isfinite(value) else None
