@@ -20,22 +20,6 @@ Kind = Callable[[random.Random], Mistake | None]
 FIELDS = s.all_fields()
 GROUPS = {path.name: sorted(p.stem for p in path.glob("*.yaml")) for path in conf_dir().iterdir() if path.is_dir()}
 NOISE = ["深い", "größe", "é" * 20, "👍", "a b", "-", "%s", "{}", "../..", "$(ls)", "`id`", ";ls", "<b>", "0x10"]
-    "深い",
-    "größe",
-    "x" * 50,
-    "a b",
-    "-",
-    "%s",
-    "{}",
-    "👍",
-    "../..",
-    "$(ls)",
-    "`id`",
-    ";ls",
-    "<b>",
-    "0x10",
-    "é" * 20,
-]
 CUT = ["=[", "={", "=[1,", "='x", '="x', "=${", "=${a", "={a:", "==1", "=)", "=a b=c(", "=(", "=]", "=}{"]
 SIGNS = ["\x1b[2J", "\u202e", "\x07", "\n", "\r", "\t", "\x00", "\u2028"]
 
