@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TextIO
 
@@ -45,11 +45,12 @@ def figure(accuracy: float | None, r2: float | None) -> str:
     return percent(accuracy) if r2 is None else f"R2 {r2:.3f}"
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows of the same columns as lines of text, their names first, as wide as that gets."""
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+def aligned(rows: Sequence[Mapping[str, str]], left: Collection[str] = ()) -> list[str]:
+    """Rows of the same columns as lines of text, their names first, as wide as that gets. left: words, not figures."""
+    names, cells = list(rows[0]), [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    justified = [str.ljust if name in left else str.rjust for name in names]
+    return ["  ".join(map(lambda f, *a: f(*a), justified, row, widths)).rstrip() for row in cells]
 
 
 def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ LAYERS = [
     "optim",
     "stack measure looks trainer audit",
     "display plots plan prepare reading",
+    "gridview",
     "collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "pairing",
     "levels",
