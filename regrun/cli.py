@@ -154,7 +154,7 @@ def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
 
     result = sweep.execute(config.Command(jobs, command.launcher), by="variance")
     if not result.signal and "ok" in result.statuses:
-        show(variance.lines(variance.write(root)))
+        variance.tell(variance.write(root))
     return exit_code(result)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, effects, foreign, overrides, plan
+from regrun import collect, effects, foreign, gridview, overrides, plan
 from regrun.config import Job
 from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
@@ -56,16 +56,18 @@ def jobs(own: Winner, root: Path, *, seeds: int) -> list[Job]:
     return made
 
 
-def lines(own: Winner, folder: Path) -> list[str]:
-    """What the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
+def tell(own: Winner, folder: Path) -> None:
+    """Print what the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
     (fresh,) = foreign.rows(folder / "effects.csv")
-    table = [["", "n", *map(_name, names := _measures(fresh))]]
-    table += [_figures("best of the sweep", own.effects, names), _figures("fresh seeds", fresh, names)]
-    table += [["shrinkage", "", *(_shrinkage(own.effects, fresh, name) for name in names)]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    head = f"chosen by val from {own.settings} settings: {own.words}"
-    return [head, *text, "the sweep's figure is that of the luckiest, too: report the one of fresh seeds"]
+    names = _measures(fresh)
+    parts = [
+        {"": "best of the sweep"} | _figures(own.effects, names),
+        {"": "fresh seeds"} | _figures(fresh, names),
+        {"": "shrinkage", "n": ""} | {_name(name): _shrinkage(own.effects, fresh, name) for name in names},
+    ]
+    gridview.say(f"chosen by val from {own.settings} settings: {own.words}")
+    gridview.show(parts, left=[""])
+    gridview.say("the sweep's figure is that of the luckiest, too: report the one of fresh seeds")
 
 
 def _measures(fresh: Cells) -> list[str]:
@@ -76,9 +78,9 @@ def _name(measure: str) -> str:
     return measure.removesuffix("_best").replace("_", " ")
 
 
-def _figures(name: str, row: Cells, measures: Sequence[str]) -> list[str]:
+def _figures(row: Cells, measures: Sequence[str]) -> dict[str, str]:
     n = int(row["n"]) - int(row["failed"])
-    return [name, str(n), *(_interval(row, measure) for measure in measures)]
+    return {"n": str(n)} | {_name(measure): _interval(row, measure) for measure in measures}
 
 
 def _interval(row: Cells, measure: str) -> str:

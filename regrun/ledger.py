@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from regrun import collect, foreign, overrides, plan, records, rows, settings, stats
+from regrun import collect, foreign, gridview, overrides, plan, records, rows, settings, stats
 from regrun.errors import DataError, clip
 from regrun.findings import LedgerRow
 from regrun.overrides import Cells
@@ -78,11 +78,14 @@ def _ledger(root: Path, own: Sequence[Read]) -> list[LedgerRow]:
     return found
 
 
-def lines(found: Sequence[LedgerRow]) -> list[str]:
-    """The rows as text."""
-    table = [rows.columns(LedgerRow), *([records.cell(value) for value in rows.values(row)] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in table]
+def tell(root: Path) -> None:
+    """Print the looks at test in a folder."""
+    gridview.say(str(root))
+    found = [
+        dict(zip(rows.columns(LedgerRow), map(records.cell, rows.values(row)), strict=True)) for row in ledger(root)
+    ]
+    if found:
+        gridview.show(found, left=["when", "by"])
 
 
 def line(*roots: Path) -> str:

@@ -161,7 +161,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
     if not result.signal and "ok" in result.statuses:
-        show(confirm.lines(best, root / confirm.FOLDER))
+        confirm.tell(best, root / confirm.FOLDER)
     return exit_code(result)
 
 
@@ -170,7 +170,8 @@ def _variance(words: list[str], options: argparse.Namespace) -> int:
     from regrun import ledger, variance
 
     root = _folder("variance", words)
-    show([*variance.lines(variance.write(root)), ledger.line(root)])
+    variance.tell(variance.write(root))
+    show([ledger.line(root)])
     return 0
 
 
@@ -184,7 +185,7 @@ def _ledger(words: list[str], options: argparse.Namespace) -> int:
             raise ConfigError(f"ledger: must be followed by folders of runs or sweeps, got {clip(str(root))!r}")
     for root in roots:
         ledger.write(root)
-        show([str(root), *ledger.lines(ledger.ledger(root))])
+        ledger.tell(root)
     show([ledger.line(*roots)])
     return 0
 
