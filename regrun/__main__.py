@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 import threading
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from regrun.cli import main
 
@@ -13,8 +13,8 @@ def run() -> NoReturn:
     """Run the command line and end the process."""
     code = main()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush(sys.stdout)
+        _flush(sys.stderr)
     except OSError:
         sys.exit(code)  # Python's own end says so
     if threading.active_count() > 1:
@@ -22,6 +22,16 @@ def run() -> NoReturn:
     # What is registered still runs; what is left of torch is not taken apart piece by piece (0.25 s).
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """What nobody reads any more (`regrun ... | head`) goes nowhere."""
+    if stream is None:  # it was closed from the start
+        return
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":

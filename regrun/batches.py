@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regrun import asktell, checks, collect, plan, pruning, records, settings
+from regrun import asktell, checks, collect, foreign, plan, pruning, records, settings
 from regrun.config import Job
 from regrun.conversion import to_settings
 from regrun.data.sources import Source
@@ -97,7 +97,8 @@ class Batches:
         problems += checks.conflicts(run) if run is not None else []
         if run is None or problems:
             raise ConfigError(problems)
-        (prepared,) = prepare([Job(run, self.root / str(number), self.root)], there=self.there, loaded=self.loaded)
+        job = Job(run, self.root / str(number), self.root, fetches=False)  # the corners of the space have fetched it
+        (prepared,) = prepare([job], there=self.there, loaded=self.loaded)
         return prepared
 
     def _meet(self, batch: Sequence[Asked]) -> list[Prepared]:
@@ -166,6 +167,6 @@ def _outcome(cells: Mapping[str, str], metric: str) -> tuple[str, float | None]:
 
 def _figures(folder: Path, run_id: str, metric: str) -> Iterator[tuple[int, float]]:
     """Epoch and val figure, from the curves of a run's stack."""
-    for row in collect.rows(folder / "curves.csv"):
+    for row in foreign.rows(folder / "curves.csv"):
         if row["run_id"] == run_id and row["split"] == "val":
             yield int(row["epoch"]), float(row[metric])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from regrun import collect, overrides
+from regrun import foreign, overrides
 from regrun.errors import clip
 from regrun.pairing import FOLDER, METRICS, Compared, Run, Values
 
@@ -38,7 +38,7 @@ def _tries(compared: Compared, level: Values) -> int:
     """Settings beside a level's own; of the winner of a sweep (`regrun confirm`), those that it was chosen from."""
     sweep = Path(level[0]).parent if compared.by[0] == FOLDER and Path(level[0]).name == WINNER else None
     if sweep is not None and (sweep / "effects.csv").is_file():
-        return len(collect.rows(sweep / "effects.csv"))
+        return len(foreign.rows(sweep / "effects.csv"))
     return len({(run.data, run.block) for run in compared.runs if run.level == level})
 
 

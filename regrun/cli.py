@@ -3,12 +3,12 @@
 import argparse
 import io
 import sys
-from contextlib import nullcontext, redirect_stdout
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from regrun import __version__, parallel, verbs
-from regrun.errors import ConfigError, RegrunError, clip
+from regrun.errors import ConfigError, RegrunError, clip, printable
 from regrun.parallel import ALONE, Peers
 from regrun.paths import is_folder
 from regrun.verbs import exit_code, loading, show
@@ -30,15 +30,18 @@ def main(argv: list[str] | None = None) -> int:
     except RegrunError as error:
         _complain(str(error).splitlines(), peers)
         return error.exit_code
+    except BrokenPipeError:  # nobody reads what is shown; what is written is written
+        return 0
     except KeyboardInterrupt:
         _complain(["interrupted"], peers)
         return INTERRUPTED
 
 
 def _complain(lines: list[str], peers: Peers) -> None:
-    """Once, however many processes there are."""
-    for line in lines if peers.is_writer else []:
-        print(f"regrun: {line}", file=sys.stderr)
+    """Once, however many processes there are; even if nobody hears it."""
+    with suppress(BrokenPipeError):
+        for line in lines if peers.is_writer else []:
+            print(f"regrun: {printable(line)}", file=sys.stderr)
 
 
 def _dispatch(arguments: list[str], peers: Peers) -> int:
@@ -142,7 +145,10 @@ def _sweep(command: "Command", *, dry_run: bool) -> int:
     with loading():
         from regrun import sweep
 
-    return sweep.show_plan(command) if dry_run else exit_code(sweep.execute(command))
+    if dry_run:
+        show(sweep.described(command))
+        return 0
+    return exit_code(sweep.execute(command))
 
 
 def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
@@ -160,7 +166,7 @@ def _variance(command: "Command", *, contexts: int, seeds: int) -> int:
 
     result = sweep.execute(config.Command(jobs, command.launcher), by="variance")
     if not result.signal_code and "ok" in result.statuses:
-        show(variance.lines(variance.write(root)))
+        variance.tell(variance.write(root))
     return exit_code(result)
 
 
@@ -214,6 +220,10 @@ def _hydra(arguments: list[str]) -> int:
     from regrun.paths import conf_dir
 
     register()
-    sys.argv[1:] = arguments
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(lambda _: None)()
+    sys.argv[1:], text = arguments, io.StringIO()
+    try:
+        with redirect_stdout(text):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG_NAME)(lambda _: None)()
+    finally:
+        print(text.getvalue(), end="")
     return 0

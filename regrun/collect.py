@@ -1,26 +1,36 @@
 """A sweep's tables from those of its stacks: finished runs only, in the order of the plan, replaced atomically."""
 
-import csv
-import io
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
-from regrun import records, settings
+from regrun import foreign, records, settings
 from regrun.errors import DataError, clip
 
 FINISHED = ("ok", "diverged")
+FIGURES = ("val_accuracy_best", "val_r2_best", "val_loss_best")
+HEAD = "run_id,status,"
+COUNT = re.compile(r"\d{1,12}", re.ASCII)
 TAIL = 2048  # bytes that hold the last line of epochs.csv
 TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 
 
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
-    """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed."""
+    """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed.
+
+    Raises DataError where stacks have other columns than those before them: their lines would not fit together.
+    """
     found: dict[str, tuple[Path, str, str]] = {}
+    header = HEAD
     for path in sorted(root.glob("stacks/*/summary.csv")):
-        for line in _lines(path):
-            run_id, status = line.split(",", 2)[:2]
+        own, *lines = [*foreign.lines(path)] or [header]
+        if not own.startswith(header):
+            raise DataError(f"{path}: has other columns than regrun's, or than the stacks before it")
+        header = own  # a whole line: those that follow are the same
+        _, *rows = foreign.table(path, of=[own, *lines])
+        for line, (run_id, status, *_) in zip(lines, rows, strict=True):
             if run_id not in found or found[run_id][1] not in FINISHED:
                 found[run_id] = (path.parent, status, line)
     return found
@@ -39,7 +49,7 @@ def summary(root: Path, order: Sequence[str]) -> None:
 
 def _moved(folder: Path, line: str, header: str) -> str:
     """A line below another header; a column that its own does not have is none."""
-    found, (names,) = cells(folder, line), csv.reader([header])
+    found, names = cells(folder, line), header.rstrip("\n").split(",")
     return records.table([[found.get(name) for name in names]])
 
 
@@ -50,7 +60,7 @@ def tables(root: Path, order: Sequence[str]) -> None:
         paths = [folder / name for folder in dict.fromkeys(folders.values()) if (folder / name).is_file()]
         if paths:
             parts = _by_run(name, [(i, folders[i]) for i in order if i in folders])
-            records.replace_with(root / name, chain([_header(paths[0]).encode()], parts))
+            records.replace_with(root / name, itertools.chain([_header(paths[0]).encode()], parts))
 
 
 def _by_run(name: str, runs: Sequence[tuple[str, Path]]) -> Iterator[bytes]:
@@ -74,32 +84,15 @@ def _grouped(path: Path) -> dict[str, list[str]]:
     return groups
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    """A table as dicts; a row that its writer has not finished is none."""
-    whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
-    return list(csv.DictReader(io.StringIO(whole, newline="")))
-
-
-def checked(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
-    """The same of a table that may be missing or somebody else's. Raises DataError."""
-    try:
-        found = rows(path)
-    except (OSError, UnicodeError, csv.Error):
-        raise DataError(f"{path}: cannot be read; name the folder of a run or a sweep") from None
-    missing = [name for name in needed if not found or name not in found[0]]
-    if missing or any(None in row or None in row.values() for row in found):
-        why = f"it has no {missing[0]}" if missing else "its rows differ in length"
-        raise DataError(f"{path}: is no such table of regrun's ({why}); regrun collect writes a sweep's anew")
-    return found
-
-
 def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str]) -> list[dict[str, str]]:
-    """The same of a summary.csv: kinds are known, and whole numbers are some where a run has finished. DataError."""
+    """The rows of a summary.csv: kinds are known, and counts are some where a run has finished. Raises DataError."""
     kinds = {f"{group}.kind": options for group, options in settings.KINDS.items()}
-    found = checked(path, [*needed, *counts, *kinds])
+    found = foreign.rows(path, [*needed, *counts, *kinds])
+    if not found:
+        raise DataError(f"{path}: has no run; name the folder of one that has ended")
     for number, row in enumerate(found, start=2):
         bad = [name for name, options in kinds.items() if row[name] not in options]
-        bad += [name for name in counts if row["status"] in FINISHED and not row[name].isdecimal()]
+        bad += [name for name in counts if row["status"] in FINISHED and not COUNT.fullmatch(row[name])]
         if bad:
             raise DataError(f"{path}: line {number}: {bad[0]} is not one of regrun's, got {clip(row[bad[0]])!r}")
     return found
@@ -107,13 +100,25 @@ def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str])
 
 def cells(folder: Path, line: str) -> dict[str, str]:
     """One line of a folder's summary.csv as a dict."""
-    (row,) = csv.DictReader(io.StringIO(_header(folder / "summary.csv") + line, newline=""))
+    path = folder / "summary.csv"
+    (row,) = foreign.rows(path, of=[_header(path), line])
     return row
 
 
 def finished(root: Path) -> list[dict[str, str]]:
-    """The summary rows of the finished runs."""
-    return [cells(folder, line) for folder, status, line in summaries(root).values() if status in FINISHED]
+    """The summary rows of the finished runs. Raises DataError where their figures are none."""
+    found = [cells(folder, line) for folder, status, line in summaries(root).values() if status in FINISHED]
+    for row in found:
+        if "stop_reason" not in row or not COUNT.fullmatch(row.get("last_epoch", "")) or not _has_figures(row):
+            raise DataError(f"{root}: run {row['run_id']} has no figures of regrun's; repeat the sweep elsewhere")
+    return found
+
+
+def _has_figures(row: dict[str, str]) -> bool:
+    try:
+        return bool([foreign.figure(row[name]) for name in FIGURES])
+    except (KeyError, ValueError):
+        return False
 
 
 def last_epoch(folder: Path) -> int:
@@ -129,12 +134,9 @@ def last_epoch(folder: Path) -> int:
 
 
 def _header(path: Path) -> str:
-    with path.open(encoding="utf-8", newline="") as file:
-        return file.readline()
+    return next(foreign.lines(path), "")
 
 
 def _lines(path: Path) -> Iterator[str]:
     """The whole lines below the header. A line that a killed writer left unfinished is none."""
-    with path.open(encoding="utf-8", newline="") as file:
-        next(file, None)
-        yield from (line for line in file if line.endswith("\n"))
+    return itertools.islice(foreign.lines(path), 1, None)

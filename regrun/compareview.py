@@ -1,18 +1,10 @@
 """What a comparison came to: success by level, differences with intervals and verdicts, and how to read them."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
-
-from regrun import display
+from regrun import display, gridview
 from regrun.compare import NAME, PROFILES, Result
 from regrun.errors import clip
 from regrun.findings import CompareRow
@@ -34,22 +26,14 @@ Lines = list[dict[str, str]]
 
 def tell(result: Result, root: Path) -> None:
     """Print the tables, and what to know of them."""
-    tables = list(_tables(result))
-    closing = [*_notes(result), result.looks, f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]
-    if display.way("auto", sys.stdout) == "rich":
-        console = display.console(sys.stdout)
-        for title, rows in tables:
-            console.print(Text(title, style="bold"))
-            _show(rows, console)
-        for line in closing:
-            console.print(Text(line))
-        return
-    write = display.writer(sys.stdout)
-    for title, rows in tables:
-        for line in [title, *_aligned(rows), ""]:
-            write(line)
-    for line in closing:
-        write(line)
+    for title, rows in _tables(result):
+        gridview.say(title, "bold")
+        gridview.show(
+            rows, left=LEFT, optional=OPTIONAL, is_strong=lambda row: row.get("verdict") in ("better", "worse")
+        )
+        gridview.say("")
+    for line in [*_notes(result), result.looks, f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]:
+        gridview.say(line)
 
 
 def _tables(result: Result) -> Iterator[tuple[str, Lines]]:
@@ -215,31 +199,3 @@ def _without_blanks(rows: Lines) -> Lines:
     names = dict.fromkeys(name for row in rows for name in row)
     used = [name for name in names if any(row.get(name) for row in rows)]
     return [{name: row.get(name, "") for name in used} for row in rows]
-
-
-def _show(rows: Lines, console: Console) -> None:
-    """A table with as many columns as there is room for, or an entry of some lines for each row."""
-    for left_out in range(len(OPTIONAL) + 1):
-        table = _table([{k: v for k, v in row.items() if k not in OPTIONAL[:left_out]} for row in rows])
-        if Measurement.get(console, console.options.update(width=10_000), table).maximum <= console.width:
-            console.print(table)
-            return
-    for row in rows:
-        heads = [row[name] for name in LEFT if row.get(name)]
-        figures = ", ".join(f"{key} {value}" for key, value in row.items() if value and key not in LEFT)
-        console.print(Text(", ".join(heads)), Padding(Text(figures), (0, 0, 0, 4), expand=False))
-
-
-def _table(rows: Lines) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in rows[0]:
-        table.add_column(Text(name), justify="left" if name in LEFT else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*map(Text, row.values()), style="bold" if row.get("verdict") in ("better", "worse") else "")
-    return table
-
-
-def _aligned(rows: Lines) -> list[str]:
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

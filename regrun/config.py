@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -26,9 +27,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from regrun import checks
+from regrun import checks, foreign
 from regrun import settings as s
 from regrun.conversion import nearest, to_group, to_settings
 from regrun.errors import ConfigError, clip
@@ -60,6 +62,7 @@ class Job:
     settings: s.Settings
     folder: Path
     sweep: Path | None  # hydra.sweep.dir, for the runs of a sweep
+    fetches: bool = True  # whether data that is missing may be downloaded, and a cache be kept: not by a found plan
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,10 @@ def to_yaml(settings: s.Settings) -> str:
 
 
 def from_yaml(text: str) -> s.Settings:
-    """The settings that `to_yaml` wrote. Raises ConfigError."""
+    """The settings that `to_yaml` wrote, by anybody: nothing is resolved. Raises ConfigError, ValueError, YAMLError."""
     problems: list[str] = []
-    settings = to_settings(OmegaConf.to_container(OmegaConf.create(text)), problems)
+    foreign.check_yaml(text)
+    settings = to_settings(yaml.load(text, Loader=get_yaml_loader()), problems)  # a SafeLoader
     if settings is None:
         raise ConfigError(problems)
     return settings

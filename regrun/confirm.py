@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, effects, ledger, overrides, plan
+from regrun import collect, effects, foreign, gridview, ledger, overrides, plan
 from regrun.config import Job
 from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
@@ -36,7 +36,7 @@ def winner(root: Path) -> Winner:
     if not collect.finished(root):
         raise DataError(f"{root}: has no finished run, yet; regrun resume trains what is missing")
     effects.collect_all(root)
-    table = collect.rows(root / "effects.csv")
+    table = foreign.rows(root / "effects.csv")
     best, names = table[0], overrides.without_seeds(overrides.varying(planned))
     at = next(i for i, row in enumerate(planned) if all(row[name] == best[name] for name in names))
     return Winner(best, overrides.words(planned[at], names) or "the only setting", len(table), jobs[at])
@@ -56,17 +56,19 @@ def jobs(own: Winner, root: Path, *, seeds: int) -> list[Job]:
     return made
 
 
-def lines(own: Winner, root: Path) -> list[str]:
-    """What the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
-    (fresh,) = collect.rows(root / FOLDER / "effects.csv")
-    table = [["", "n", *map(_name, names := _measures(fresh))]]
-    table += [_figures("best of the sweep", own.effects, names), _figures("fresh seeds", fresh, names)]
-    table += [["shrinkage", "", *(_shrinkage(own.effects, fresh, name) for name in names)]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
-    head = f"chosen by val from {own.settings} settings: {own.words}"
-    closing = "the sweep's figure is that of the luckiest, too: report the one of fresh seeds"
-    return [head, *text, closing, ledger.line(root, root / FOLDER)]
+def tell(own: Winner, root: Path) -> None:
+    """Print what the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
+    (fresh,) = foreign.rows(root / FOLDER / "effects.csv")
+    names = _measures(fresh)
+    parts = [
+        {"": "best of the sweep"} | _figures(own.effects, names),
+        {"": "fresh seeds"} | _figures(fresh, names),
+        {"": "shrinkage", "n": ""} | {_name(name): _shrinkage(own.effects, fresh, name) for name in names},
+    ]
+    gridview.say(f"chosen by val from {own.settings} settings: {own.words}")
+    gridview.show(parts, left=[""])
+    gridview.say("the sweep's figure is that of the luckiest, too: report the one of fresh seeds")
+    gridview.say(ledger.line(root, root / FOLDER))
 
 
 def _measures(fresh: Cells) -> list[str]:
@@ -77,9 +79,9 @@ def _name(measure: str) -> str:
     return measure.removesuffix("_best").replace("_", " ")
 
 
-def _figures(name: str, row: Cells, measures: Sequence[str]) -> list[str]:
+def _figures(row: Cells, measures: Sequence[str]) -> dict[str, str]:
     n = int(row["n"]) - int(row["failed"])
-    return [name, str(n), *(_interval(row, measure) for measure in measures)]
+    return {"n": str(n)} | {_name(measure): _interval(row, measure) for measure in measures}
 
 
 def _interval(row: Cells, measure: str) -> str:

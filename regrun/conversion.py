@@ -156,7 +156,9 @@ def _leaf(f: dataclasses.Field[Any], hint: Any, value: Any, key: str, problems: 
 
 def _convert(value: Any, kind: type) -> Any:
     """`value` as `kind` where no information is lost, else None."""
-    if kind is bool or kind is str:
+    if kind is str:  # tables have a row on a line, and terminals obey control characters
+        return value if isinstance(value, str) and value.isprintable() else None
+    if kind is bool:
         return value if isinstance(value, kind) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -167,7 +169,7 @@ def _convert(value: Any, kind: type) -> Any:
 
 def _wanted(f: dataclasses.Field[Any], item: type, is_list: bool, optional: bool) -> str:
     options = f.metadata.get("options")
-    word = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[item]
+    word = {int: "a whole number", float: "a number", bool: "true or false", str: "printable text"}[item]
     if options:
         word = f"{'a list of' if is_list else 'one of'} {', '.join(options)}"
     elif is_list:

@@ -5,17 +5,19 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from regrun.errors import printable
 from regrun.rows import CurveRow, EpochRow, Outcome, Row
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -43,11 +45,12 @@ def figure(accuracy: float | None, r2: float | None) -> str:
     return percent(accuracy) if r2 is None else f"R2 {r2:.3f}"
 
 
-def aligned(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Rows of the same columns as lines of text, their names first, as wide as that gets."""
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+def aligned(rows: Sequence[Mapping[str, str]], left: Collection[str] = ()) -> list[str]:
+    """Rows of the same columns as lines of text, their names first, as wide as that gets. left: words, not figures."""
+    names, cells = list(rows[0]), [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    justified = [str.ljust if name in left else str.rjust for name in names]
+    return ["  ".join(map(lambda f, *a: f(*a), justified, row, widths)).rstrip() for row in cells]
 
 
 def summary_lines(outcome: Outcome) -> list[tuple[str, str]]:
@@ -207,7 +210,14 @@ def way(progress: str, stream: TextIO | None) -> str:
 
 
 class _Console(Console):
-    """A console that falls silent, rather than end the process, when nobody reads it any more."""
+    """A console that falls silent, rather than end the process, when nobody reads it any more.
+
+    No text that it shows can steer the terminal: it may come from a file of somebody else's.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -220,12 +230,15 @@ def console(stream: IO[str]) -> Console:
 
 
 def writer(stream: IO[str]) -> Callable[[str], None]:
-    """Prints lines until nobody reads them any more (`regrun ... | head`); the run itself goes on."""
+    """Prints lines until nobody reads them any more (`regrun ... | head`); the run itself goes on.
+
+    Nothing that they hold can steer the terminal.
+    """
     _tolerant(stream)
 
     def write(line: str) -> None:
         try:
-            print(line, file=stream, flush=True)
+            print(printable(line), file=stream, flush=True)
         except BrokenPipeError:
             _discard(stream)
 

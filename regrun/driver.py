@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from regrun import checkpoints, collect
+from regrun import checkpoints, foreign
 from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
 from regrun.errors import EnvironmentFault
@@ -106,7 +106,7 @@ def _news(watch: Watch) -> Iterator[Ended]:
     if size == watch.size:
         return
     watch.size = size
-    for row in collect.rows(path):
+    for row in foreign.rows(path):
         if (run := watch.left.pop(row["run_id"], None)) is not None:
             yield Ended(run, row)
 

@@ -1,12 +1,14 @@
 """summary.csv -> effects.csv: one row per distinct setting, seeds aside, with means and their 95 % t intervals."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from regrun import collect, ledger, overrides, plan, records, settings, stats
+from regrun import collect, foreign, ledger, overrides, plan, records, stats
 from regrun.collect import FINISHED
+from regrun.errors import DataError
 
 MEASURES = (
     "val_accuracy_best",
@@ -24,8 +26,10 @@ MEASURES = (
 def write(root: Path) -> None:
     """Write effects.csv, with a column for every setting that varies in the plan."""
     names = overrides.without_seeds(overrides.varying(plan.rows(root)))
-    text = dict.fromkeys(["run_id", "fingerprint", *settings.columns()], str)  # cells stay as they are
-    table = effects(pd.read_csv(root / "summary.csv", dtype=text), names)
+    summary = foreign.rows(root / "summary.csv", ["status", *names, *MEASURES])
+    if not summary:
+        raise DataError(f"{root}: none of its runs is in plan.csv; repeat the sweep in another folder")
+    table = effects(pd.DataFrame(summary), names)
     lines = [list(table.columns), *table.astype(object).where(table.notna(), None).to_numpy().tolist()]
     records.replace(root / "effects.csv", records.table(lines))
 
@@ -63,6 +67,7 @@ def _row(runs: pd.DataFrame) -> dict[str, float]:
     }
     for name in MEASURES:
         values = pd.to_numeric(finished[name], errors="coerce").dropna()
+        values = values[(values.abs() < foreign.LARGEST) | (values == math.inf)]
         row |= {f"{name}_{part}": figure for part, figure in _interval(values.tolist()).items()}
     return row
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from regrun import collect, ensembling, ledger, overrides, plan, predictions, records, rows
+from regrun import collect, ensembling, foreign, ledger, overrides, plan, predictions, records, rows
 from regrun.ensembling import Array
 from regrun.errors import ConfigError, DataError
 from regrun.findings import EnsembleRow
@@ -102,7 +102,7 @@ def _runs(root: Path) -> tuple[list[Cells], dict[str, str]]:
         return list(plan.rows(root)), {i: status for i, (_, status, _) in collect.summaries(root).items()}
     if not (root / "summary.csv").is_file():
         raise DataError(f"{root}: has neither {plan.NAME} nor summary.csv; name the folder of a sweep or a run")
-    found = collect.rows(root / "summary.csv")
+    found = foreign.rows(root / "summary.csv")
     return list(found), {row["run_id"]: row["status"] for row in found}
 
 

@@ -1,15 +1,10 @@
 """What an ensemble comes to, from its rows: beside the mean of its members and the best of them."""
 
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from regrun import display, ledger, predictions
+from regrun import display, gridview, ledger, predictions
 from regrun.ensemble import Line
 from regrun.findings import EnsembleRow
 
@@ -27,15 +22,9 @@ def tell(found: Sequence[Line], root: Path) -> None:
     rows = _without_blanks([row for lines in own[:GROUPS] for line in lines for row in _rows(*line)])
     more = [f"and {len(own) - GROUPS} more settings in ensemble.csv"] if len(own) > GROUPS else []
     closing = [*more, *_notes(found), ledger.line(root), f"table: {root / 'ensemble.csv'}"]
-    if display.way("auto", sys.stdout) == "rich":
-        console = display.console(sys.stdout)
-        console.print(_table(rows))
-        for line in closing:
-            console.print(Text(line), soft_wrap=True)
-        return
-    write = display.writer(sys.stdout)
-    for line in [*display.aligned(rows), *closing]:
-        write(line)
+    gridview.show(rows, left=["split", "prediction"], is_strong=lambda row: row["prediction"] == "ensemble")
+    for line in closing:
+        gridview.say(line)
 
 
 def _rows(values: dict[str, str], row: EnsembleRow) -> list[dict[str, str]]:
@@ -81,15 +70,6 @@ def _notes(found: Sequence[Line]) -> list[str]:
     shown = (True, any(row.loss_ensemble is None for row in own), is_apart)
     notes = [note for note, is_so in zip(NOTES, shown, strict=True) if is_so]
     return [*notes, *([f"{left_out} runs that diverged, failed or have not ended are left out"] if left_out else [])]
-
-
-def _table(rows: list[dict[str, str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in rows[0]:
-        table.add_column(Text(name), justify="left" if name in ("split", "prediction") else "right")
-    for row in rows:
-        table.add_row(*map(Text, row.values()), style="bold" if row["prediction"] == "ensemble" else "")
-    return table
 
 
 def _number(value: float | None) -> str:

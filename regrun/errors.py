@@ -43,7 +43,12 @@ class Interrupted(RegrunError):
         super().__init__(message)
 
 
+def printable(text: str) -> str:
+    """Lines of text, where what a terminal might obey, or what turns the direction of writing, is a question mark."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def clip(text: str, length: int = 60) -> str:
-    """What somebody typed, short enough for a line; what a terminal might obey becomes a question mark."""
-    text = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    """What somebody typed, short enough for a line."""
+    text = printable(" ".join(text.split()))
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, limits, overrides, records, rows
+from regrun import collect, foreign, limits, overrides, records, rows
 from regrun.errors import ConfigError, clip
 from regrun.findings import CheckRow
 from regrun.limits import EXACT, LEAST, UNITS, WAYS
@@ -88,7 +88,7 @@ def _side(path: Path) -> Side:
     if (path.parent / "epochs.csv").is_file():
         names = ["run_id", "epoch", "lr_first", "lr_last", "objective", "weight_norm"]
         known = {row["run_id"] for row in summary}
-        for row in collect.checked(path.parent / "epochs.csv", names):
+        for row in foreign.rows(path.parent / "epochs.csv", names):
             if row["run_id"] in known:
                 epochs.setdefault(row["run_id"], []).append(row)
     return Side(list({row["run_id"]: row for row in summary}.values()), epochs)
@@ -224,7 +224,7 @@ def _of_run(run: Cells, epochs: Sequence[Cells], at: int) -> Iterator[tuple[str,
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        return foreign.figure(cell)
     except ValueError:
         return math.nan
 

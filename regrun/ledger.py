@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from regrun import collect, overrides, records, rows, settings, stats
+from regrun import collect, foreign, gridview, overrides, records, rows, settings, stats
 from regrun.errors import DataError, clip
 from regrun.findings import LedgerRow
 from regrun.overrides import Cells
@@ -78,11 +78,14 @@ def _ledger(root: Path, own: Sequence[Read]) -> list[LedgerRow]:
     return found
 
 
-def lines(found: Sequence[LedgerRow]) -> list[str]:
-    """The rows as text."""
-    table = [rows.columns(LedgerRow), *([records.cell(value) for value in rows.values(row)] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in table]
+def tell(root: Path) -> None:
+    """Print the looks at test in a folder."""
+    gridview.say(str(root))
+    found = [
+        dict(zip(rows.columns(LedgerRow), map(records.cell, rows.values(row)), strict=True)) for row in ledger(root)
+    ]
+    if found:
+        gridview.show(found, left=["when", "by"])
 
 
 def line(*roots: Path) -> str:
@@ -111,7 +114,7 @@ def reads(root: Path) -> list[Read]:
     found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
     if not found:
         path = root / "summary.csv" if root.is_dir() else root
-        found = [(0, row) for row in (collect.rows(path) if path.is_file() else [])]
+        found = [(0, row) for row in (foreign.rows(path) if path.is_file() else [])]
     names = [n for n in overrides.without_seeds(settings.columns()) if n not in settings.WITHOUT_EFFECT]
     return [_read(stack, row, names) for stack, row in found if row.get("test_loss_best", "none") != "none"]
 
@@ -174,7 +177,7 @@ def _stack(folder: Path) -> int:
 
 def _number(cell: str) -> float:
     try:
-        return math.nan if cell == "none" else float(cell)
+        return foreign.figure(cell)
     except ValueError:
         raise DataError(f"summary.csv: test figures must be numbers, got {clip(cell)!r}; regrun collect DIR") from None
 
@@ -184,7 +187,7 @@ def _looks(root: Path) -> list[Look]:
 
 
 def _parsed(path: Path) -> Iterator[Look]:
-    for row in collect.rows(path):
-        if row.get("by") not in BY or not (row.get("stacks") or "").isdecimal():
+    for row in foreign.rows(path, ("when", "by", "stacks")):
+        if row["by"] not in BY or not collect.COUNT.fullmatch(row["stacks"]):
             raise DataError(f"{path}: is no list of regrun's; remove it, and the looks at test are one")
         yield Look(row["when"], row["by"], int(row["stacks"]))

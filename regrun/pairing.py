@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from regrun import collect, overrides, plan
+from regrun import collect, foreign, overrides, plan
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.overrides import Cells
@@ -53,7 +53,7 @@ class Run:
         if self.cells["status"] not in FINISHED or text in ("none", ""):
             return None
         try:
-            value = float(text)
+            value = foreign.figure(text)
         except ValueError:
             raise DataError(f"summary.csv: {metric} must be a number, got {clip(text)!r}; repeat the run") from None
         return value if math.isfinite(value) else None
@@ -152,6 +152,6 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise ConfigError(f"compare: must be followed by folders with a summary.csv, got {clip(str(folder))!r}")
     found = collect.checked_summary(path, NEEDED, counts=[])
     ended = {row["run_id"] for row in found}
-    planned = collect.checked(folder / plan.NAME, NEEDED) if (folder / plan.NAME).is_file() else []
+    planned = foreign.rows(folder / plan.NAME, NEEDED) if (folder / plan.NAME).is_file() else []
     waiting = [row | {"status": "unfinished"} for row in planned if row["run_id"] not in ended]
     return [row | {FOLDER: str(folder)} for row in [*found, *waiting]]

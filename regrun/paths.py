@@ -17,6 +17,14 @@ def is_folder(path: str) -> bool:
         return False
 
 
+def is_below(path: Path, root: Path) -> bool:
+    """Whether a path lies below root, wherever links lead; links that go round in a circle lead nowhere."""
+    try:
+        return path != root and path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
 def is_there(path: str) -> bool:
     """Whether there is such a file or folder."""
     try:

@@ -1,21 +1,20 @@
 """plan.csv: every run of a sweep with every setting, written before the first one starts, and read back as runs."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrun import records, settings
+from regrun import foreign, records, settings
 from regrun.config import Job
 from regrun.conversion import from_cells
-from regrun.errors import ConfigError, DataError
+from regrun.errors import ConfigError, DataError, clip
 from regrun.settings import resolve
 
 if TYPE_CHECKING:
     from regrun.prepare import Prepared
 
 NAME = "plan.csv"
+NEEDED = ("run_id", "folder", "seed", "trainer.epochs")
 SHOWN = 10  # settings in which an old plan differs, at most
 
 
@@ -44,7 +43,7 @@ def read(folder: Path, root: Path) -> list[Job]:
         run = from_cells(row, found)
         problems += [f"{folder / NAME}: line {number}: {line}" for line in found]
         if run is not None:
-            jobs.append(Job(resolve(run), root / row["folder"], root))
+            jobs.append(Job(resolve(run), foreign.inside(root, row["folder"]), root, fetches=False))
     if problems or not jobs:
         raise DataError("\n".join(problems) or f"{folder / NAME}: has no run; repeat the sweep in another folder")
     return jobs
@@ -52,21 +51,16 @@ def read(folder: Path, root: Path) -> list[Job]:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     """The plan as it stands. Raises DataError where there is none."""
-    try:
-        content = (folder / NAME).read_text(encoding="utf-8")
-    except (OSError, UnicodeError):
-        raise DataError(f"{folder}: has no {NAME}; name the folder of a sweep") from None
-    found = list(csv.DictReader(io.StringIO(content, newline="")))
-    if any(None in row or None in row.values() or not {"run_id", "folder"} <= set(row) for row in found):
-        raise DataError(f"{folder / NAME}: is no plan of regrun's; repeat the sweep in another folder")
-    return found
+    if not (folder / NAME).is_file():
+        raise DataError(f"{folder}: has no {NAME}; name the folder of a sweep")
+    return foreign.rows(folder / NAME, NEEDED)
 
 
 def check_same(root: Path, runs: Sequence["Prepared"]) -> None:
     """Raise ConfigError, with what differs, if the folder has a plan of other runs than these, or in another order."""
     if not (root / NAME).is_file():
         return
-    old, new = rows(root), list(csv.DictReader(io.StringIO(text(runs), newline="")))
+    old, new = rows(root), foreign.rows(root / NAME, of=text(runs).splitlines(keepends=True))
     if [row["run_id"] for row in old] == [row["run_id"] for row in new]:
         return
     gone, come = ({r["run_id"] for r in a} - {r["run_id"] for r in b} for a, b in ((old, new), (new, old)))
@@ -79,10 +73,10 @@ def check_same(root: Path, runs: Sequence["Prepared"]) -> None:
 
 def _differences(old: list[dict[str, str]], new: list[dict[str, str]]) -> Iterator[str]:
     """The settings whose values differ, as `name: old values; now new values`."""
-    for name in dict.fromkeys([*old[0], *new[0]]):
+    for name in dict.fromkeys([*(old or new)[0], *new[0]]):
         before, now = (list(dict.fromkeys(row.get(name, "") for row in plan)) for plan in (old, new))
         if before != now and name not in ("run_id", "folder"):
-            yield f"  {name}: {_listed(before)}; now {_listed(now)}"
+            yield f"  {clip(f'{name}: {_listed(before)}; now {_listed(now)}', 200)}"
 
 
 def _listed(values: list[str]) -> str:

@@ -5,6 +5,7 @@ matplotlib is imported when something is drawn.
 
 import csv
 import io
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,27 @@ FIGURES = {
 }
 
 
-def curves_png(folder: Path) -> bytes:
-    """Loss and accuracy (or R2) of train and val over epochs, the best epoch and the stop marked, as PNG bytes."""
+def blank(width: float, height: float, *, dpi: int) -> "Figure":
+    """An empty picture of so many inches."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its fonts in a home
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(width, height), dpi=dpi)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def curves_png(folder: Path) -> bytes:
+    """Loss and accuracy (or R2) of train and val over epochs, the best epoch and the stop marked, as PNG bytes."""
     with (folder / "curves.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     with (folder / "summary.csv").open(encoding="utf-8", newline="") as file:
         summary = next(csv.DictReader(file))
     is_regression = rows[0]["accuracy"] == ""
-    figure = Figure(figsize=(10, 4), dpi=120)
+    figure = blank(10, 4, dpi=120)
     # Fixed margins: a layout engine would draw everything once more (0.4 s) to find the same ones.
     figure.subplots_adjust(left=0.07, right=0.985, top=0.9, bottom=0.13, wspace=0.18)
-    FigureCanvasAgg(figure)
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "r2" if is_regression else "accuracy"), strict=True):
         _draw(axes, rows, quantity, summary)
     options = f"{summary['model.kind']}, {summary['num_parameters']} parameters, {summary['optimizer.kind']}"
@@ -54,14 +62,10 @@ def _png(figure: "Figure") -> bytes:
 
 def audit_png(folder: Path) -> bytes:
     """RMS, standard deviation across examples and gradients over depth, all on a log scale, as PNG bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with (folder / "audit.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(8, 4.5), dpi=120)
+    figure = blank(8, 4.5, dpi=120)
     figure.subplots_adjust(left=0.1, right=0.97, top=0.96, bottom=0.2)
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for column, (label, color, style) in FIGURES.items():
         points = [(i, float(r[column])) for i, r in enumerate(rows) if r[column] != "none" and float(r[column]) > 0]

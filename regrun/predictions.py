@@ -1,8 +1,6 @@
 """What runs predicted, a file of arrays for each: `predictions/RUN_ID.npz` in the folder of a run or a sweep."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regrun import foreign
 from regrun.errors import DataError
 
 FOLDER = "predictions"
+MOST = 16 << 30  # bytes of a file
 SPLITS = ("val", "test")
-
-# What reading a damaged file can raise, found by changing each byte in turn.
-FAULTS = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 Array = NDArray[Any]
 
@@ -54,13 +51,15 @@ def content(own: Predictions) -> bytes:
 
 def read(file: Path) -> Predictions:
     """Raises DataError for a file that is none of ours."""
+    foreign.check_size(file, MOST)
     try:
-        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as arrays:
+        foreign.check_stored(file)
+        with np.load(file, allow_pickle=False) as arrays:
             outputs, targets, examples = (
                 {split: arrays[f"{split}{name}"] for split in SPLITS} for name in ("", "_targets", "_examples")
             )
             own = Predictions(arrays["epochs"], outputs, targets, examples, arrays["target_scale"])
-    except FAULTS as error:
+    except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{file}: holds no predictions of regrun's ({type(error).__name__}); repeat the run") from None
     if not all(_fits(own, split) for split in SPLITS):
         raise DataError(f"{file}: its arrays do not fit each other; repeat the run")
@@ -68,10 +67,19 @@ def read(file: Path) -> Predictions:
 
 
 def _fits(own: Predictions, split: str) -> bool:
-    shape = own.outputs[split].shape
-    if len(shape) != 3 or own.epochs.shape != shape[:1] or own.examples[split].shape != shape[1:2]:
+    outputs, targets, examples = own.outputs[split], own.targets[split], own.examples[split]
+    shape, kinds = outputs.shape, outputs.dtype.kind + examples.dtype.kind + own.epochs.dtype.kind
+    if len(shape) != 3 or own.epochs.shape != shape[:1] or examples.shape != shape[1:2] or 0 in shape[1:]:
         return False
-    return own.targets[split].shape == (shape[1:] if own.is_regression else shape[1:2])
+    if kinds != "fii" or own.target_scale.dtype.kind != "f":
+        return False
+    if own.is_regression:
+        return targets.dtype.kind == "f" and targets.shape == shape[1:] and own.target_scale.shape == shape[2:]
+    return (
+        targets.dtype.kind == "i"
+        and targets.shape == shape[1:2]
+        and bool((targets >= 0).all() and (targets < shape[2]).all())
+    )
 
 
 def count_bytes(*, epochs: int, examples: int, outputs: int, is_regression: bool) -> int:

@@ -21,6 +21,7 @@ from regrun.epoch import epoch_slices
 from regrun.errors import ConfigError
 from regrun.models import vision
 from regrun.parallel import ALONE, Peers
+from regrun.paths import is_below
 from regrun.settings import Settings, Torchvision
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
@@ -75,7 +76,7 @@ def prepare(
             device = _device(run, found, peers)
             key = sources.key(run.data)
             if key not in loaded:
-                loaded[key] = sources.load(run.data)
+                loaded[key] = sources.load(run.data, fetches=job.fetches)
             train_size, _ = sizes(loaded[key], run.data)
         except ConfigError as error:
             problems += error.problems
@@ -99,6 +100,11 @@ def _folder_problems(jobs: list[Job], own: Path | None) -> list[str]:
     """Folders that are taken (a sweep's own is looked at in `sweep`), or that two runs would share."""
     alone = [job.folder for job in jobs if job.sweep is None and job.folder != own]
     problems = [records.taken(folder, key="hydra.run.dir") for folder in alone if not records.is_free(folder)]
+    outside = [job.folder for job in jobs if job.sweep is not None and not is_below(job.folder, job.sweep)]
+    problems += [
+        f"hydra.sweep.subdir: must lead to a folder below hydra.sweep.dir, got {str(folder)[-80:]}"
+        for folder in outside[:1]
+    ]
     counts = Counter(job.folder for job in jobs)
     return problems + [
         f"hydra.sweep.subdir: gives {count} runs one folder, got {str(folder)[-80:]}; use ${{hydra.job.num}}"

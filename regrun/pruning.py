@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regrun import collect
+from regrun import foreign
 from regrun.rows import CurveRow, Row
 from regrun.writing import Prune
 
@@ -59,7 +59,7 @@ def of(folder: Path) -> Prune:
     """What prunes the stack in `folder`; nothing is pruned where there is no pruning.json."""
     if not (folder / FILE).is_file():
         return lambda _: set()
-    data = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    data = foreign.tree(folder / FILE)
     rules, past = Rules(**data["rules"]), [_frozen(**trial) for trial in data["past"]]
     trial = functools.cache(lambda run_id: begin(rules, past, data["numbers"][run_id]))
 
@@ -74,7 +74,7 @@ def of(folder: Path) -> Prune:
 def _rows_before(folder: Path) -> list[Row]:
     """The val curves of runs that go on from a checkpoint: a pruner knows them, too."""
     path = folder / "curves.csv"
-    found = [row for row in (collect.rows(path) if path.is_file() else []) if row["split"] == "val"]
+    found = [row for row in (foreign.rows(path) if path.is_file() else []) if row["split"] == "val"]
     figures = [{n: float(row[n] or "nan") for n in ("loss", "accuracy", "r2")} for row in found]
     return [
         CurveRow(row["run_id"], int(row["epoch"]), int(row["step"]), "val", **own)

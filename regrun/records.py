@@ -6,6 +6,7 @@ What goes wrong here is the environment's fault, in one line: `EnvironmentFault`
 import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,9 @@ from regrun.errors import ConfigError, EnvironmentFault
 LOG = "run.log"
 NEW = ".new"  # what the name of a file ends with that is to replace another
 FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a spreadsheet takes for a formula, behind blanks and in full width, too; and what is marked already.
+FORMULA = re.compile(r"\s*[=+\-@\t\r＝＋－＠]|'")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII)
 
 
 def claim(folder: Path) -> None:
@@ -135,8 +139,25 @@ def cut(path: Path, size: int) -> None:
 
 
 def table(rows: Iterable[Sequence[Any]], *, missing: str = "none") -> str:
-    """Rows as CSV text."""
-    return "".join(",".join(_quoted(cell(value, missing)) for value in row) + "\n" for row in rows)
+    """Rows as CSV text. A word that a spreadsheet would compute has a mark before it (`guarded`)."""
+    return "".join(",".join(_quoted(_written(value, missing)) for value in row) + "\n" for row in rows)
+
+
+def _written(value: Any, missing: str) -> str:
+    return guarded(value) if isinstance(value, str) else cell(value, missing)
+
+
+def guarded(text: str) -> str:
+    """A cell as it is written: an apostrophe comes before what may be a formula and is no number ("CSV injection").
+
+    And before an apostrophe, so that `unguarded` gives every text back.
+    """
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def unguarded(text: str) -> str:
+    """The text of a cell as it is read."""
+    return text[1:] if text.startswith("'") else text
 
 
 def _quoted(text: str) -> str:

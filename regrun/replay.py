@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regrun import collect, overrides, records, rows, stats, stopping
+from regrun import collect, foreign, overrides, records, rows, stats, stopping
 from regrun.conversion import from_cells, to_group
 from regrun.errors import ConfigError, DataError, clip
 from regrun.findings import StoppingRow
@@ -140,9 +140,9 @@ def _left_out(runs: Sequence[Cells], names: Sequence[str]) -> Iterator[str]:
 def _curves(path: Path) -> dict[str, Curve]:
     """run_id -> its curve."""
     found: dict[str, Curve] = {}
-    for number, row in enumerate(collect.checked(path, rows.columns(CurveRow)), start=2):
+    for number, row in enumerate(foreign.rows(path, rows.columns(CurveRow)), start=2):
         try:
-            figures = [float(row[name]) if row[name] else None for name in ("loss", "accuracy", "r2")]
+            figures = [foreign.figure(row[name]) if row[name] else None for name in ("loss", "accuracy", "r2")]
             own = CurveRow(row["run_id"], int(row["epoch"]), int(row["step"]), row["split"], *figures)  # type: ignore[arg-type]
         except ValueError:
             raise DataError(f"{path}: line {number} has no figures of regrun's; repeat the run") from None
@@ -232,7 +232,7 @@ def _at(run: Cells, curve: Curve, split: str, epoch: int) -> dict[str, float | N
         return {"loss": row.loss, "accuracy": row.accuracy, "r2": row.r2}
     when = {curve.last: "last", int(run["best_epoch"]): "best"}.get(epoch)
     cells = {name: run.get(f"{split}_{name}_{when}", "none") for name in ("loss", "accuracy", "r2")}
-    return {name: None if cell in ("none", "") else float(cell) for name, cell in cells.items()}
+    return {name: None if cell in ("none", "") else foreign.figure(cell) for name, cell in cells.items()}
 
 
 def _lost(name: str, before: float | None, after: float | None) -> float | None:

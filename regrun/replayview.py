@@ -1,15 +1,10 @@
 """What rules of early stopping would have come to, from their rows: a table for each setting."""
 
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from regrun import display, ledger, overrides
+from regrun import gridview, ledger, overrides
 from regrun.errors import clip
 from regrun.findings import StoppingRow
 from regrun.replay import NAME, Replay
@@ -35,17 +30,16 @@ NOTES = (
 def tell(found: Replay, root: Path) -> None:
     """Print the tables, and what to know of them."""
     groups = [(values, [row for _, row in own]) for values, own in groupby(found.lines, key=lambda line: line[0])]
-    write = display.writer(sys.stdout)
     for values, own in groups[:GROUPS]:
-        write(f"{_words(values)}, n = {own[0].n}")
+        gridview.say(f"{_words(values)}, n = {own[0].n}")
         lines = [_cells(list(rows)) for _, rows in groupby(own, key=_rule)]
         if over := [line for line in lines if line["stopped"] != "0"]:
-            _show(_without_blanks(over))
+            gridview.show(_without_blanks(over), left=["rule"])
         if never := [line["rule"] for line in lines if line["stopped"] == "0"]:
-            write(f"  never over: {'; '.join(never)}")
+            gridview.say(f"  never over: {'; '.join(never)}")
     more = [f"and {len(groups) - GROUPS} more settings in {NAME}"] if len(groups) > GROUPS else []
     for line in [*more, *NOTES, *found.notes, ledger.line(root), f"table: {root / NAME}"]:
-        write(line)
+        gridview.say(line)
 
 
 def _words(values: dict[str, str]) -> str:
@@ -78,18 +72,3 @@ def _interval(row: StoppingRow, factor: int, digits: int) -> str:
 def _without_blanks(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     names = [name for name in rows[0] if any(row[name] for row in rows)]
     return [{name: row[name] for name in names} for row in rows]
-
-
-def _show(rows: list[dict[str, str]]) -> None:
-    """A table in a terminal, aligned lines elsewhere."""
-    if display.way("auto", sys.stdout) != "rich":
-        write = display.writer(sys.stdout)
-        for line in display.aligned(rows):
-            write(f"  {line}")
-        return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in rows[0]:
-        table.add_column(Text(name), justify="left" if name == "rule" else "right")
-    for row in rows:
-        table.add_row(*map(Text, row.values()))
-    display.console(sys.stdout).print(table)

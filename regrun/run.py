@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yaml import YAMLError
 
-from regrun import checkpoints, collect, display, locks, plots, records, settings, signals, tracking
+from regrun import checkpoints, collect, display, foreign, locks, plots, records, settings, signals, tracking
 from regrun.checkpoints import Found
 from regrun.config import Job, from_yaml, to_yaml
 from regrun.data.split import split
@@ -77,7 +77,7 @@ def _settings(folder: Path) -> settings.Settings:
 def _end(job: Job) -> dict[str, str] | None:
     """The run's row of summary.csv, if it has ended and all that it was to leave is there."""
     path = job.folder / SUMMARY
-    rows = collect.rows(path) if path.is_file() else []
+    rows = foreign.rows(path) if path.is_file() else []
     if not rows or rows[0]["status"] == "interrupted":
         return None
     if rows[0]["status"] in collect.FINISHED and not (

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from regrun import asktell, collect, records, stopping
+from regrun import asktell, foreign, records, stopping
 from regrun.apart import apart, here
 from regrun.batches import TABLE, Batch, Batches
 from regrun.config import Command, corner_jobs
@@ -61,15 +61,15 @@ def reach(search: Search, root: Path) -> None:
 def load(root: Path) -> Search:
     """The search in a sweep's folder. Raises DataError."""
     try:
-        return read((root / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return read(foreign.tree(root / FILE))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise DataError(f"{root / FILE}: is no search of regrun's; repeat the command in another folder") from None
 
 
-def resumed(given: Command, root: Path, named: Sequence[str]) -> Command:
+def resumed(found: Search, given: Command, root: Path, named: Sequence[str]) -> Command:
     """The search in a folder with how it is given to go on; `named` are the overrides that gave it."""
     assert given.search is not None
-    found, own, problems = load(root), given.search.options, list[str]()
+    own, problems = given.search.options, list[str]()
     if found.options.storage is not None and own.storage is None:
         raise ConfigError(
             "resume: this search keeps its study elsewhere, not in its folder; add hydra.sweeper.storage=URL"
@@ -79,7 +79,11 @@ def resumed(given: Command, root: Path, named: Sequence[str]) -> Command:
     options = replace(found.options, n_trials=n_trials, storage=own.storage)
     base = found.base | {"sweep": asdict(given.jobs[0].settings.sweep)}
     search = replace(found, options=options, base=base)
-    jobs = corner_jobs(search, root, problems)
+    try:
+        asktell.distributions(search.space)
+        jobs = [replace(job, fetches=False) for job in corner_jobs(search, root, problems)]
+    except (ValueError, KeyError, TypeError) as error:
+        problems, jobs = [clip(f"its space is none of regrun's: {error}", 120)], []
     if problems:
         raise DataError("\n".join(f"{root / FILE}: {line}" for line in dict.fromkeys(problems)))
     return Command(jobs, given.launcher, search)
@@ -125,7 +129,7 @@ def _edge(axis: Range, value: float) -> Iterator[str]:
 
 def _table(root: Path) -> list[dict[str, str]]:
     path = root / TABLE
-    return collect.rows(path) if path.is_file() else []
+    return foreign.rows(path) if path.is_file() else []
 
 
 def _watched(search: Search) -> EarlyStopping:

@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from regrun import settings
-from regrun.conversion import to_group
+from regrun.conversion import to_group, to_settings
 from regrun.errors import clip
 from regrun.settings import choice, number, plain
 
@@ -129,14 +129,26 @@ class Search:
         return json.dumps({"options": options, "base": self.base, "space": [asdict(axis) for axis in self.space]})
 
 
-def read(text: str) -> Search:
-    """The search that `Search.text` wrote. Raises ValueError, KeyError, TypeError or AttributeError."""
-    data, problems = json.loads(text), list[str]()
+def read(data: Any) -> Search:
+    """The search that `Search.text` wrote as JSON. Raises ValueError, KeyError, TypeError, IndexError."""
+    problems: list[str] = []
     options = to_group(Optuna, data["options"], "options.", problems)
-    space = [Options(**a) if "options" in a else to_group(Range, a, "space.", problems) for a in data["space"]]
-    if problems or not all(isinstance(axis.changes(axis.ends()[0]), dict) for axis in space):
+    space = tuple(_options(a) if "options" in a else to_group(Range, a, "space.", problems) for a in data["space"])
+    to_settings(data["base"], problems)
+    if problems:
         raise ValueError(problems)
-    return Search(options, dict(data["base"]), tuple(space))
+    search = Search(options, data["base"], space)
+    for axis in space:
+        if isinstance(axis, Range) and not (0 if axis.log else -math.inf) < axis.low <= axis.high < math.inf:
+            raise ValueError(axis)
+        for end in axis.ends():
+            changed(search.base, axis.changes(end))
+    return search
+
+
+def _options(data: Tree) -> Options:
+    options = {text: dict(changes) for text, changes in data["options"].items()}
+    return Options(str(data["name"]), options)
 
 
 def changed(tree: Tree, changes: Tree) -> Tree:

@@ -22,6 +22,7 @@ from regrun import (
     display,
     driver,
     effects,
+    foreign,
     keeping,
     ledger,
     locks,
@@ -37,6 +38,7 @@ from regrun import (
 from regrun.batches import Batch
 from regrun.begun import Folders
 from regrun.config import Command, Job
+from regrun.conversion import to_group
 from regrun.driver import Ended, Looked, Retried, Stack
 from regrun.engines import choice
 from regrun.errors import ConfigError, DataError, clip
@@ -80,7 +82,7 @@ def execute(command: Command, *, by: str = "sweep", other_machine: bool = False)
 
     by: what the ledger of looks at test calls the command. other_machine: go on from checkpoints whatever has changed.
     """
-    runs, root = _plan(command), _root(command.jobs)
+    root, runs = _root(command.jobs), _plan(command)
     sweep = runs[0].job.settings.sweep
     if command.search is not None:
         search.check(command.search, runs, root)
@@ -102,8 +104,9 @@ def execute(command: Command, *, by: str = "sweep", other_machine: bool = False)
 def resume(root: Path, overrides: Sequence[str], *, other_machine: bool) -> Result:
     """Train what is missing in a sweep's folder, by its own plan; overrides may say how (`HOW`), not what."""
     if (root / search.FILE).is_file():
+        found = search.load(root)
         given = launched(root, overrides, verb="resume", how=(*HOW, *search.HOW), chosen=search.CHOSEN)
-        return execute(search.resumed(given, root, overrides), by="resume", other_machine=other_machine)
+        return execute(search.resumed(found, given, root, overrides), by="resume", other_machine=other_machine)
     command = with_jobs(launched(root, overrides, verb="resume"), plan.read(root, root))
     return execute(command, by="resume", other_machine=other_machine)
 
@@ -130,36 +133,33 @@ def with_jobs(given: Command, jobs: Sequence[Job]) -> Command:
 
 
 def _read_launch(root: Path) -> tuple[str, dict[str, object]]:
-    """The name of the launcher, and the values of `sweep.*`."""
-    try:
-        found = json.loads((root / LAUNCH).read_text(encoding="utf-8"))
-        names = [f"sweep.{name}" for name in found["sweep"]]
-        if set(names) <= set(settings.all_fields()) and isinstance(found["launcher"], str):
-            return found["launcher"], found["sweep"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise DataError(f"{root / LAUNCH}: is not there or not regrun's; repeat the sweep's command instead")
+    """The name of the launcher, and the values of `sweep.*`. Raises DataError."""
+    found, problems = foreign.tree(root / LAUNCH), list[str]()
+    match found:
+        case {"launcher": str(name), "sweep": dict(own)} if foreign.NAME.fullmatch(name):
+            known = asdict(settings.Sweep()) | own  # an older version may have had fewer keys
+            if to_group(settings.Sweep, known, "sweep.", problems) is not None:
+                return name, own
+    raise DataError(f"{root / LAUNCH}: is not regrun's{problems[:1] or ''}; repeat the sweep's command instead")
 
 
-def show_plan(command: Command) -> int:
-    """Print what `execute` would do."""
-    runs, root = _plan(command), _root(command.jobs)
+def described(command: Command) -> list[str]:
+    """What `execute` would do."""
+    root, runs = _root(command.jobs), _plan(command)
     if command.search is not None:
         search.check(command.search, runs, root)
-        print(*search.describe(command.search, root), sep="\n")
-        return 0  # a search says what its runs keep when it knows them
+        return search.describe(command.search, root)  # it says what its runs keep when it knows them
     plan.check_same(root, runs)
     missing = _missing(root, runs)
     begun = Folders(root).begun(missing, is_here=False)
-    print(f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished")
     workers = choice.slots(command.launcher, runs)
-    for stack in [*begun, *stacks(_without(missing, begun), workers=workers)]:
-        goes_on = ", from its checkpoint" if stack in begun else ""
-        print(f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}{goes_on}")
-    print(f"{workers} at a time, by hydra/launcher={command.launcher.kind}")
-    if kept := keeping.line(missing):
-        print(kept)
-    return 0
+    planned = [*begun, *stacks(_without(missing, begun), workers=workers)]
+    return [
+        f"{len(runs)} runs in {root}, {len(runs) - len(missing)} finished",
+        *(_described(stack, "from its checkpoint" if stack in begun else "") for stack in planned),
+        f"{workers} at a time, by hydra/launcher={command.launcher.kind}",
+        *([kept] if (kept := keeping.line(missing)) else []),
+    ]
 
 
 def _plan(command: Command) -> list[Prepared]:
@@ -183,8 +183,12 @@ def _there(launcher: Launcher) -> dict[str, bool] | None:
 
 
 def _root(jobs: list[Job]) -> Path:
-    assert jobs[0].sweep is not None
-    return jobs[0].sweep
+    """The sweep's folder. It may have come from elsewhere."""
+    root = jobs[0].sweep
+    assert root is not None
+    if root.is_dir():
+        foreign.check_folder(root)
+    return root
 
 
 def _train(batches: Iterator[Batch], like: list[Prepared], command: Command, folders: Folders) -> Result:
@@ -241,7 +245,7 @@ def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> No
     if by in ("variance", "study"):  # runs share seeds, or are judged by other figures than means
         view.note(f"folder: {root}")
     elif command.search is None:
-        view.finish(collect.rows(root / "effects.csv"), root)
+        view.finish(foreign.rows(root / "effects.csv"), root)
     else:
         for line in [*search.report(command.search, root), f"folder: {root}"]:
             view.note(line)
@@ -307,3 +311,7 @@ def _without(missing: Sequence[Prepared], begun: Sequence[Stack]) -> list[Prepar
     """Those that have to start from the beginning."""
     there = {p.run_id for stack in begun for p in stack}
     return [p for p in missing if p.run_id not in there]
+
+
+def _described(stack: Stack, how: str) -> str:
+    return f"stack of {len(stack)}: {settings.describe(stack[0].job.settings.model)}" + (f", {how}" if how else "")

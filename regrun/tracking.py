@@ -12,11 +12,12 @@ from dataclasses import asdict, fields
 from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
+from typing import Any
 
-from regrun import collect, records, settings
-from regrun.errors import EnvironmentFault, RunFailed, clip
+from regrun import collect, foreign, records, settings
+from regrun.errors import DataError, EnvironmentFault, RunFailed, clip
 from regrun.rows import ACTED, CurveRow, EpochRow, LayerRow, Outcome, Provenance, Row
-from regrun.trackers import Tracked, mlflow, tensorboard, wandb
+from regrun.trackers import KEYS, NOTHING, Tracked, mlflow, tensorboard, wandb
 
 TRACKERS = {
     "tensorboard": (tensorboard.done, tensorboard.log),
@@ -37,7 +38,7 @@ class Live:
         root: where the event files are, those of an earlier try included.
         """
         self.folder, self.new = folder, {run_id: list[dict[str, str]]() for run_id in run_ids}  # rows of those to begin
-        for row in [row for name in TABLES for row in collect.rows(folder / name)] if run_ids else ():
+        for row in [row for name in TABLES for row in foreign.rows(folder / name)] if run_ids else ():
             if row["run_id"] in self.new:
                 self.new[row["run_id"]].append(row)
         self.paths = {run_id: tensorboard.place(root, run_id) for run_id in run_ids}
@@ -78,6 +79,8 @@ def publish(folder: Path, names: Sequence[str], note: Callable[[str], None]) -> 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the packages', of themselves
                 note(f"{name}: {_log(folder, name)}")
+        except DataError:  # the tables are none of regrun's, whatever the tracker
+            raise
         except Exception as error:  # a package's, a server's, the disk's
             again = f"regrun track {shlex.quote(str(folder))} {name}"
             problems.append(
@@ -91,10 +94,9 @@ def _log(folder: Path, name: str) -> str:
     """Where to look for the runs of the folder, once the tracker holds them all."""
     done, log = TRACKERS[name]
     held, path = done(folder), folder / "summary.csv"
-    if (
-        name == "tensorboard" and path.is_file()
-    ):  # a run that ended early may have ended before its last epoch was there
-        held -= {row["run_id"] for row in collect.rows(path) if row["status"] not in collect.FINISHED}
+    if name == "tensorboard" and path.is_file():  # which may have a run that ended early without its last epoch
+        ended = foreign.rows(path, ("run_id", "status"))
+        held -= {row["run_id"] for row in ended if row["status"] not in collect.FINISHED}
     return log(folder, read(folder, held))
 
 
@@ -105,25 +107,44 @@ def _why(error: Exception) -> str:
 def read(folder: Path, held: set[str]) -> Iterator[Tracked]:
     """Each run of the folder's tables but those in `held`."""
     path = folder / "summary.csv"
-    summaries = collect.rows(path) if path.is_file() else []
+    summaries = foreign.rows(path, ("run_id", "status")) if path.is_file() else []
     order = [row["run_id"] for row in summaries]
     for summary, *rows in zip(summaries, *(_by_run(folder / name, order) for name in TABLES), strict=True):
         if summary["run_id"] not in held:
-            yield _tracked(summary, sorted(chain(*rows), key=lambda row: int(row["epoch"])))
+            yield _tracked(path, summary, sorted(chain(*rows), key=itemgetter("epoch")))
 
 
-def _by_run(path: Path, order: Sequence[str]) -> Iterator[list[dict[str, str]]]:
+def _by_run(path: Path, order: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Each run's rows of a table, which has the runs in this order; none of a run that it lacks."""
-    groups = groupby(collect.rows(path) if path.is_file() else (), itemgetter("run_id"))
+    groups = groupby(foreign.rows(path, ("run_id", "epoch")) if path.is_file() else (), itemgetter("run_id"))
     run_id, rows = next(groups, ("", iter(())))
     for wanted in order:
-        found = list(rows) if wanted == run_id else []
+        found = [_with_numbers(path, row) for row in rows] if wanted == run_id else []
         if wanted == run_id:
             run_id, rows = next(groups, ("", iter(())))
         yield found
 
 
-def _tracked(summary: dict[str, str], rows: list[dict[str, str]]) -> Tracked:
+def _with_numbers(path: Path, row: dict[str, str]) -> dict[str, Any]:
+    """A row whose figures are numbers. Raises DataError for one that is none."""
+    if not collect.COUNT.fullmatch(row["epoch"]):
+        raise _no_number(path, row["epoch"])
+    figures = {name: cell for name, cell in row.items() if name not in KEYS and cell not in NOTHING}
+    return row | _floats(path, figures) | {"epoch": int(row["epoch"])}
+
+
+def _floats(path: Path, cells: dict[str, str]) -> dict[str, float]:
+    try:
+        return {name: float(cell) for name, cell in cells.items()}
+    except ValueError as error:
+        raise _no_number(path, str(error)) from None
+
+
+def _no_number(path: Path, cell: str) -> DataError:
+    return DataError(f"{path}: must hold numbers, got {clip(cell)!r}; repeat the run")
+
+
+def _tracked(path: Path, summary: dict[str, str], rows: list[dict[str, Any]]) -> Tracked:
     """A run of any version of regrun's: columns that this one does not know are left out."""
     is_figure = FACTS | dict.fromkeys((f"acted.{name}" for name in ACTED), True)
     told = {name: cell for name, cell in summary.items() if name in is_figure and cell != "none"}
@@ -131,7 +152,7 @@ def _tracked(summary: dict[str, str], rows: list[dict[str, str]]) -> Tracked:
         run_id=summary["run_id"],
         status=summary["status"],
         settings={name: summary[name] for name in settings.columns() if name in summary},
-        figures={name: float(cell) for name, cell in told.items() if is_figure[name]},
+        figures=_floats(path, {name: cell for name, cell in told.items() if is_figure[name]}),
         words={name: cell for name, cell in told.items() if not is_figure[name]},
         rows=rows,
     )

@@ -11,9 +11,9 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from regrun import collect, components, plan, records, rows, settings
+from regrun import collect, components, foreign, gridview, plan, records, rows, settings
 from regrun.components import Component
-from regrun.errors import ConfigError, DataError
+from regrun.errors import ConfigError, DataError, clip
 from regrun.findings import VarianceRow
 from regrun.overrides import Cells
 from regrun.settings import PURPOSES, WITHOUT_EFFECT, Seeds, Settings, drawn, resolve
@@ -66,7 +66,10 @@ def write(root: Path) -> list[VarianceRow]:
 
 
 def _number(cell: str) -> float:
-    return math.nan if cell == "none" else float(cell)
+    try:
+        return foreign.figure(cell)
+    except ValueError:
+        raise DataError(f"summary.csv: figures must be numbers, got {clip(cell)!r}; repeat the run") from None
 
 
 def _rows(measure: str, runs: Runs) -> Iterator[VarianceRow]:
@@ -133,22 +136,21 @@ def _row(measure: str, source: str, groups: Sequence[Runs], whole: Component) ->
     return VarianceRow(measure, source, len(groups), sum(map(len, groups)), **known)
 
 
-def lines(table: Sequence[VarianceRow]) -> list[str]:
-    """The table as text."""
-    parts = [_line(row) for row in table]
-    names = ["measure", "seed", "contexts", "runs", "sd", "share of variance"]
-    widths = [max(map(len, column)) for column in zip(names, *parts, strict=True)]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [names, *parts]]
-    return [*text, *_sums(table), NOTE]
+def tell(table: Sequence[VarianceRow]) -> None:
+    """Print the table, and what to know of it."""
+    gridview.show([_line(row) for row in table], left=["measure", "seed"])
+    for line in [*_sums(table), NOTE]:
+        gridview.say(line)
 
 
-def _line(row: VarianceRow) -> list[str]:
+def _line(row: VarianceRow) -> dict[str, str]:
     scale, form, unit = (100, ".2f", " points") if "accuracy" in row.measure else (1, ".4f", "")
     sd = "none" if row.sd is None else f"{scale * row.sd:{form}}{unit}"
     part = "none" if row.share is None else f"{100 * row.share:.0f} %"
     if row.share_low is not None and row.share_high is not None:
         part += f" [{100 * row.share_low:.0f}, {100 * row.share_high:.0f}]"
-    return [row.measure.removesuffix("_best"), row.source, str(row.groups), str(row.runs), sd, part]
+    own = {"measure": row.measure.removesuffix("_best"), "seed": row.source, "contexts": str(row.groups)}
+    return own | {"runs": str(row.runs), "sd": sd, "share of variance": part}
 
 
 def _sums(table: Sequence[VarianceRow]) -> Iterator[str]:

@@ -3,13 +3,12 @@
 import argparse
 import gc
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regrun import parallel
+from regrun import foreign, parallel
 from regrun.errors import ConfigError, clip
 from regrun.paths import is_folder, is_there
 
@@ -71,7 +70,7 @@ def _collect(words: list[str], options: argparse.Namespace) -> int:
     from regrun import effects
 
     root = _folder("collect", words)
-    print(f"{effects.collect_all(root)} runs collected in {root}")
+    show([f"{effects.collect_all(root)} runs collected in {root}"])
     return 0
 
 
@@ -148,7 +147,7 @@ def _compare(words: list[str], options: argparse.Namespace) -> int:
         raise ConfigError(f"compare: must be followed by folders of runs, got {clip(got)!r}")
     if len({Path(word).resolve() for word in words}) < len(words):
         raise ConfigError(f"compare: takes each folder once, got {clip(' '.join(words))!r}")
-    result = compare.write([Path(word) for word in words], options.by, delta=_delta(options.delta or "0.005"))
+    result = compare.write([_looked_at(word) for word in words], options.by, delta=_delta(options.delta or "0.005"))
     compareview.tell(result, Path(words[0]))
     return 0
 
@@ -177,7 +176,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
     if not result.signal_code and "ok" in result.statuses:
-        show(confirm.lines(best, root))
+        confirm.tell(best, root)
     return exit_code(result)
 
 
@@ -186,7 +185,8 @@ def _variance(words: list[str], options: argparse.Namespace) -> int:
     from regrun import ledger, variance
 
     root = _folder("variance", words)
-    show([*variance.lines(variance.write(root)), ledger.line(root)])
+    variance.tell(variance.write(root))
+    show([ledger.line(root)])
     return 0
 
 
@@ -200,7 +200,7 @@ def _ledger(words: list[str], options: argparse.Namespace) -> int:
             raise ConfigError(f"ledger: must be followed by folders of runs or sweeps, got {clip(str(root))!r}")
     for root in roots:
         ledger.write(root)
-        show([str(root), *ledger.lines(ledger.ledger(root))])
+        ledger.tell(root)
     show([ledger.line(*roots)])
     return 0
 
@@ -218,32 +218,28 @@ def _track(words: list[str], options: argparse.Namespace) -> int:
         raise ConfigError(f"track: must be followed by a folder with a summary.csv, got {clip(str(folder))!r}")
     if problems := list(checks.tracker_conflicts(names)):
         raise ConfigError(problems)
-    tracking.publish(folder, names, print)
+    tracking.publish(folder, names, lambda line: show([line]))
     return 0
 
 
 def _demo(names: list[str], options: argparse.Namespace) -> int:
     """One demonstration, or what there is."""
-    from regrun import display
     from regrun.demos import catalogue
 
     if len(names) > 1:
         raise ConfigError(f"demo: takes one name, got {clip(' '.join(names[1:]))!r}, too")
     width = shutil.get_terminal_size((120, 24)).columns
-    view = display.choose("plain")
-    assert isinstance(view, display.Plain)
-    for line in catalogue.lines(*names) if names else catalogue.listed(width):
-        view.write(line)
+    show(catalogue.lines(*names) if names else catalogue.listed(width))
     return 0
 
 
-def show(lines: Sequence[str]) -> None:
+def show(lines: Iterable[str]) -> None:
     """Until nobody reads them any more."""
     from regrun import display
 
-    write = display.writer(sys.stdout)
+    view = display.choose("plain")
     for line in lines:
-        write(line)
+        view.note(line)
 
 
 def _folder(verb: str, words: Sequence[str]) -> Path:
@@ -254,7 +250,13 @@ def _folder(verb: str, words: Sequence[str]) -> Path:
         raise ConfigError(f"{verb}: must be followed by the folder of {what}, {got}")
     if words[1:]:
         raise ConfigError(f"{verb}: takes one folder, got {clip(' '.join(words[1:]))!r}, too")
-    return Path(words[0])
+    return _looked_at(words[0])
+
+
+def _looked_at(word: str) -> Path:
+    """A folder, which may be somebody else's."""
+    foreign.check_folder(Path(word))
+    return Path(word)
 
 
 VERBS: dict[str, Callable[[list[str], argparse.Namespace], int]] = {

@@ -411,13 +411,6 @@ def test_the_same_command_gives_the_same_bytes(swept: Path, said: Said) -> None:
     assert (said("compare", swept), (swept / "compare.csv").read_bytes()) == first
 
 
-def test_a_table_from_elsewhere_sends_nothing_to_the_terminal(summary: pd.DataFrame, said: Said) -> None:
-    table = summary.copy()
-    table.loc[table["reg.dropout.rate"] != "0.0", "reg.dropout.rate"] = "0.2\x1b[2J"
-    table.loc[table["seed"] == "1", "reg.dropout.rate"] = "0.3"
-    assert "\x1b" not in "".join(said("compare", written(table)))
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -19,17 +19,18 @@ LAYERS = [
     "settings",
     "parallel",
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
-    "across stats streams objective meter rows records ensembling predictions components",
-    "findings locks",
+    "across stats streams objective meter rows records ensembling components",
+    "findings locks foreign predictions tensors",
     "limits",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
-    "data.order data.source data.sources data.split data.stream data.tables data.windows "
+    "data.matlab data.order data.source data.sources data.split data.stream data.tables data.windows "
     "models models.attention models.build models.dropping models.export models.mixture models.norms models.ops "
     "models.parameters models.rates models.vision "
     "optim",
     "stack measure looks progress epoch state closing ending trainer audit",
     "display plots plan prepare reading",
+    "gridview",
     "checkpoints collect trackers trackers.mlflow trackers.tensorboard trackers.wandb tracking",
     "pairing",
     "levels",
@@ -61,7 +62,8 @@ TORCH_FREE = (
     "dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
+    "foreign stats across pairing levels paired best budget overall compare compareview ledger components variance "
+    "confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
     "stopping replay replayview limits gate gateview "
     "studies.design studies.judge studies.words studies.pictures"

@@ -4,8 +4,10 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
+import mistaken
 import numpy as np
 import pytest
 import torch
@@ -325,6 +327,15 @@ def test_each_of_several_mistakes_has_its_line(line: str, wheres: list[str], ref
     assert all(problem.startswith(where) for problem, where in zip(problems, sorted(wheres), strict=True))
 
 
+@pytest.mark.parametrize("kind", mistaken.KINDS, ids=lambda kind: kind.__name__)
+def test_mistakes_made_from_the_settings_are_refused_as_well(
+    kind: mistaken.Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [(words, mistaken.problem(words, where)) for words, where in islice(mistaken.of(kind, seed=0), 2)]
+    assert [(words, problem) for words, problem in found if problem] == []
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
 def test_a_device_that_is_not_there_is_a_mistake(refused: Refused) -> None:
     [problem] = refused("trainer.device=cuda")
@@ -440,6 +451,12 @@ def test_one_altered_byte_of_mnist_is_corrupt_input(position: int, refused: Refu
         (["-m", "model=deep,depp"], 2),
         (["model='深い'"], 2),
         (["hydra.run.dir=/dev/null/below"], 4),
+        (["model.depth=" + "9" * 5000], 2),
+        (["model.activation=\x1b[2J"], 2),
+        (["seed=${oc.env:NO_SUCH_VARIABLE}"], 2),
+        (["-m", "hydra.sweep.subdir=../out", "seed=1,2"], 2),
+        (["--config-dir", "nowhere"], 2),
+        (["resume", "nowhere"], 2),
     ],
 )
 def test_the_command_itself_refuses_in_the_same_way(argv: list[str], code: int, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SWEEP = [
     "trainer.epochs=4",
     "trainer.progress=none",
 ]
-HOSTILE = "</td></svg><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'&\x1b[31m"
+HOSTILE = "</td></svg><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'&"
 needs_chromium = pytest.mark.skipif(chromium.PROGRAM is None, reason="chromium is not installed")
 
 

@@ -177,7 +177,7 @@ def test_the_folder_holds_the_space_and_no_password() -> None:
     found = made(LR, "reg=[],[dropout]", "model.depth=range(1,5)", *options(storage="postgresql://me:secret@host/db"))
     text = found.text()
     assert "secret" not in text
-    again = space.read(text)
+    again = space.read(json.loads(text))
     assert (again.base, again.space) == (found.base, found.space) and again.options.storage == "elsewhere"
 
 

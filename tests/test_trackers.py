@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regrun import collect, settings, tracking
+from regrun import foreign, settings, tracking
 from regrun.trackers import mlflow, wandb
 
 PACKAGES = [package for packages in settings.TRACKERS.values() for package in packages]
@@ -60,7 +60,7 @@ def cells(folder: Path, run_id: str) -> Figures:
     """Every number of the run's rows of the three tables by epoch, by the names that are documented."""
     found: Figures = {}
     for table in ("curves", "epochs", "layers"):
-        for row in collect.rows(folder / f"{table}.csv"):
+        for row in foreign.rows(folder / f"{table}.csv"):
             group = row.get("split") or (f"layers/{row['layer']}" if "layer" in row else "epochs")
             numbers = {
                 k: v
@@ -73,7 +73,7 @@ def cells(folder: Path, run_id: str) -> Figures:
 
 
 def summary(folder: Path) -> dict[str, dict[str, str]]:
-    return {row["run_id"]: row for row in collect.rows(folder / "summary.csv")}
+    return {row["run_id"]: row for row in foreign.rows(folder / "summary.csv")}
 
 
 def in_tensorboard(folder: Path) -> dict[str, Figures]:

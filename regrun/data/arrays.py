@@ -1,8 +1,6 @@
 """Data sets that come as arrays: NumPy's .npz files, and the tables that scikit-learn brings."""
 
 import math
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +87,9 @@ def _read(path: Path) -> dict[str, Array]:
                     f"{clip(', '.join(file.files)) or 'nothing'}; rename its arrays"
                 )
             return {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path}: is no .npz file of plain arrays ({clip(str(error))}); save it anew") from None
 
 

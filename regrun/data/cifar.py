@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regrun.data import matlab
 from regrun.data.download import fetch
 from regrun.data.source import Source, follow
 from regrun.errors import DataError, clip
@@ -78,8 +79,11 @@ SVHN = {
 Part = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 3, 32, 32) and classes (N,)
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, bytes, words, numbers, lists and dicts, and nothing that could run code."""
+class PlainUnpickler(pickle._Unpickler):
+    """Reads arrays, bytes, words, numbers, lists and dicts, and nothing that could run code.
+
+    The one in C takes as much memory as a number in the file says.
+    """
 
     ALLOWED = (
         *((module, "_reconstruct") for module in ("numpy.core.multiarray", "numpy._core.multiarray")),
@@ -169,10 +173,8 @@ def _read_binary(path: Path, classes: int) -> Part:
 
 def _read_mat(path: Path) -> Part:
     """MATLAB's X (32, 32, 3, N) and y (N, 1) in 1 to 10, where 10 is the digit 0."""
-    from scipy.io import loadmat
-
     try:
-        found = loadmat(path, variable_names=["X", "y"])
+        found = matlab.read(path)
         images, labels = np.asarray(found["X"]), np.asarray(found["y"])
         flat = images.transpose(3, 2, 0, 1).reshape(images.shape[3], -1)
         digits = labels.astype(np.int64).reshape(-1) % 10

@@ -61,7 +61,7 @@ def sniff(path: Path, key: str) -> Format:
         rows = {s: list(csv.reader(io.StringIO(sample), delimiter=s, skipinitialspace=True))[:-1] for s in SEPARATORS}
     except (OSError, EOFError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path}: is no text in UTF-8 ({clip(str(error))}); save it as CSV in UTF-8") from None
-    if len(rows[","]) < 1 or "\0" in sample:
+    if not rows[","] or not rows[","][0] or "\0" in sample:
         raise DataError(f"{path}: must hold a line of names and rows below it, holds no such thing")
     separator = max(SEPARATORS, key=lambda s: _fit(rows[s]))
     columns = [name.strip() or f"column {i}" for i, name in enumerate(rows[separator][0], start=1)]

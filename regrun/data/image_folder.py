@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,7 @@ def _read(file: Path, size: int, mode: str) -> Images:
     """(C, size, size): the upright image, its shorter side resized to `size`, its middle cut out."""
     from PIL import Image, ImageOps
 
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of twice as many pixels it is an error
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as image:
             if image.mode.startswith(("I", "F")):

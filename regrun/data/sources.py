@@ -21,7 +21,7 @@ from regrun.data.download import fetch
 from regrun.data.image_folder import load_image_folder
 from regrun.data.source import Source, draw_test, follow
 from regrun.data.tables import load_csv
-from regrun.errors import ConfigError, DataError, clip
+from regrun.errors import ConfigError, DataError, clip, printable
 from regrun.settings import Cifar, Csv, Data, DataSet, Digits, ImageFolder, Mnist, Npz, Sine, Sklearn, Svhn, Toy
 
 __all__ = ["MNIST_SHA256", "Source", "key", "load"]
@@ -34,15 +34,21 @@ MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 MNIST_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}  # torchvision's names
+UNFETCHED: dict[str, Any] = {"download": False, "cache": "none"}
 DIGITS_TEST_SIZE = 360
 TOY_TEST_SHARE = 0.2
 
 
-def load(data: DataSet) -> Source:
-    """Read the data set that the settings name. Raises ConfigError where they name none, DataError for a bad file."""
+def load(data: DataSet, *, fetches: bool = True) -> Source:
+    """Read the data set that the settings name. Raises ConfigError where they name none, DataError for a bad file.
+
+    fetches: whether it may be downloaded where it is missing, and a cache of it kept.
+    """
     if problems := list(checks.file_conflicts(data)):
         raise ConfigError(problems)
-    return SOURCES[type(data)](data)
+    names = [] if fetches else [f.name for f in dataclasses.fields(data) if f.name in UNFETCHED]
+    found = SOURCES[type(data)](dataclasses.replace(data, **{name: UNFETCHED[name] for name in names}))
+    return dataclasses.replace(found, name=printable(found.name), notes=tuple(map(printable, found.notes)))
 
 
 def key(data: DataSet) -> str:
@@ -115,7 +121,7 @@ def _read_idx(path: Path, *, check: bool) -> NDArray[np.uint8]:
         raise DataError(f"{path}: SHA-256 must be {expected[:16]}..., got {found[:16]}...; remove the file")
     dimensions = raw[3] if len(raw) > 4 else 0
     header = 4 + 4 * dimensions
-    shape = np.frombuffer(raw[4:header].ljust(4 * dimensions, b"\0"), ">u4").astype(int)
+    shape = np.frombuffer(raw[4:header].ljust(4 * dimensions, b"\0"), ">u4").tolist()
     if raw[:3] != b"\x00\x00\x08" or len(raw) != header + math.prod(shape):
         raise DataError(f"{path}: not an idx file of bytes, or cut short ({len(raw)} bytes); remove the file")
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape).copy()

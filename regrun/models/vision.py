@@ -4,11 +4,11 @@ torchvision is imported only where one is built (1.3 s). A network from elsewher
 stack of one.
 """
 
-import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,8 +19,10 @@ from regrun.conversion import nearest
 from regrun.errors import ConfigError, clip
 from regrun.layers import pad_rows
 from regrun.models.ops import Conv, Linear, Op, Pass, Slot
+from regrun.paths import is_there
 from regrun.settings import Torchvision
 from regrun.streams import derive
+from regrun.tensors import read as read_tensors
 
 NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -181,14 +183,10 @@ def called(model: Torchvision, size: tuple[int, int], num_classes: int, examples
 
 @lru_cache(maxsize=1)
 def _read(path: str) -> dict[str, Tensor]:
-    """A state_dict's tensors. Raises ConfigError where the file holds none; nothing but tensors is ever loaded."""
-    try:
-        tensors = torch.load(path, weights_only=True, map_location="cpu")
-        return {str(name): value for name, value in tensors.items() if isinstance(value, Tensor)}
-    except (OSError, EOFError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
-        raise ConfigError(
-            f"model.weights: must be the file of a state_dict, got {clip(path)!r} ({type(error).__name__})"
-        ) from None
+    """A state_dict's tensors. Raises ConfigError where there is no file, DataError where it is none."""
+    if not is_there(path):
+        raise ConfigError(f"model.weights: must be the file of a state_dict, got {clip(path)!r}; name one")
+    return read_tensors(Path(path))
 
 
 def check(model: Torchvision, shape: tuple[int, ...], num_classes: int, batch_size: int) -> Iterator[str]:

@@ -1,10 +1,12 @@
 """Cells -> numbers, numbers -> means with intervals, and how both are shown. A cell that is no number is None."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from regrun import foreign
 from regrun.stats import t_interval
 
 Cells = Mapping[str, str]
@@ -24,7 +26,7 @@ class Mean:
 def number(cell: str | None) -> float | None:
     """A finite number, or None: `none`, a blank, a word, what overflowed."""
     try:
-        value = float(cell or "")
+        value = foreign.figure(cell or "")
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -98,6 +100,11 @@ def counted(words: Iterable[str]) -> str:
     """`patience (2), max_epochs (1)`; the word alone where there is no other."""
     found = Counter(words).most_common()
     return found[0][0] if len(found) == 1 else ", ".join(f"{word} ({count})" for word, count in found)
+
+
+def is_figure(text: str) -> bool:
+    """Whether a cell is a number, perhaps with its interval."""
+    return re.fullmatch(r"-?[\d.,]+(?: \[[^]]{1,20}\])?", text) is not None
 
 
 def count_of(count: int, what: str) -> str:

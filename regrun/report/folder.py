@@ -1,12 +1,11 @@
 """A run's or a sweep's folder -> what a report is made of. The folder may be somebody else's: every cell is checked."""
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import collect, ledger, overrides
+from regrun import collect, foreign, ledger, overrides
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
@@ -93,7 +92,7 @@ def read(root: Path) -> Folder:
             "regrun collect DIR writes a sweep's"
         )
     runs: list[Cells] = [*collect.checked_summary(root / "summary.csv", NEEDED, counts=[])]
-    planned = collect.checked(root / "plan.csv", ["run_id"]) if (root / "plan.csv").is_file() else []
+    planned = foreign.rows(root / "plan.csv", ["run_id"]) if (root / "plan.csv").is_file() else []
     varied = overrides.without_seeds(overrides.varying(runs))
     quantity = next((name for name in FIGURES if numbers(runs, f"val_{name}_best")), "loss")
     settings = _settings(runs, varied, quantity)
@@ -170,12 +169,8 @@ def _columns(path: Path, names: Sequence[str]) -> Iterator[list[str]]:
     """Some cells of every row that its writer has finished; none where there is no such table yet."""
     if not path.is_file():
         return
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.reader(line for line in file if line.endswith("\n"))
-            header = next(rows, [])
-            places = [header.index(name) for name in names]
-            for row in rows:
-                yield [row[place] for place in places]
-    except (OSError, UnicodeError, csv.Error, ValueError, IndexError) as error:
-        raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
+    rows = foreign.table(path, names)
+    header = next(rows)
+    places = [header.index(name) for name in names]
+    for row in rows:
+        yield [row[place] for place in places]

@@ -5,19 +5,17 @@ A policy in the page lets its own script run and no other, should a text ever sl
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
 from regrun import __version__
-from regrun.report.figures import count_of
+from regrun.report.figures import count_of, is_figure
 from regrun.report.sections import Section
 from regrun.report.svg import DARK, LIGHT, escape, inline
 from regrun.report.tables import Table
 
 HERE = Path(__file__).parent
-FIGURE = re.compile(r"-?[\d.,]+(?: \[[^]]{1,20}\])?")
 NUMERIC = ' class="n"'
 
 
@@ -81,4 +79,4 @@ def _table(table: Table, *, is_only: bool) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return f"<td{NUMERIC if FIGURE.fullmatch(text) else ''}>{escape(text)}</td>"
+    return f"<td{NUMERIC if is_figure(text) else ''}>{escape(text)}</td>"

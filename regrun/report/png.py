@@ -3,6 +3,7 @@
 import io
 from typing import TYPE_CHECKING
 
+from regrun import plots
 from regrun.report.drawing import Area, Dot, Drawing, Label, Line, Shape
 from regrun.report.svg import LIGHT, corners
 
@@ -17,11 +18,8 @@ ANCHORS = {"start": "left", "middle": "center", "end": "right"}
 
 def png(drawing: Drawing) -> bytes:
     """On white."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(drawing.width / 100, drawing.height / 100), dpi=DPI, facecolor=LIGHT["paper"])
-    FigureCanvasAgg(figure)
+    figure = plots.blank(drawing.width / 100, drawing.height / 100, dpi=DPI)
+    figure.set_facecolor(LIGHT["paper"])
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, drawing.width), ylim=(drawing.height, 0))
     axes.axis("off")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, overrides
+from regrun import foreign, overrides
 from regrun.collect import FINISHED
 from regrun.report.factors import Effect
 from regrun.report.figures import (
@@ -204,7 +204,7 @@ def ledger(root: Path) -> Table | None:
     """The looks at test that are written down in the folder, as they stand; None where nobody wrote them down."""
     if not (root / LEDGER).is_file():
         return None
-    found = collect.checked(root / LEDGER, ["look"])
+    found = foreign.rows(root / LEDGER, ["look"])
     head = list(found[0]) if found else ["look"]
     return Table("Looks at test", head, [[_clip(row[name]) for name in head] for row in found])
 

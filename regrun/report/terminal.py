@@ -1,13 +1,9 @@
-"""The report's tables for a terminal, or as aligned lines elsewhere. No cell sends control characters."""
+"""The report's tables for a terminal, or as aligned lines elsewhere."""
 
-import sys
 from collections.abc import Sequence
 
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
-
-from regrun import display
+from regrun import gridview
+from regrun.report.figures import is_figure
 from regrun.report.sections import Section
 from regrun.report.tables import Table
 
@@ -16,47 +12,28 @@ ROWS, LONGEST = 20, 60  # of a table, of a cell
 
 def tell(sections: Sequence[Section]) -> None:
     """Print every section but for its pictures and its long tables."""
-    is_rich = display.way("auto", sys.stdout) == "rich"
-    console, write = display.console(sys.stdout), display.writer(sys.stdout)
     for section in sections:
         short = [table for table in section.tables if not table.is_long and table.rows]
         if not short and (section.drawings or section.tables):
             continue
         for line in ["", section.title, *section.lines]:
-            write(safe(line))
+            gridview.say(line)
         for table in short:
             if len(short) > 1:
-                write(f"\n{safe(table.title)}")
-            if is_rich:
-                console.print(_table(table))
-            for line in _more(table) if is_rich else [*_aligned(table), *_more(table)]:
-                write(line)
+                gridview.say(f"\n{table.title}")
+            gridview.show(_rows(table), left=[name for name in table.head if not _is_figure(table, name)])
+            if (left := len(table.rows) - ROWS) > 0:
+                gridview.say(f"and {left:,} more rows in report.html")
 
 
-def safe(text: str) -> str:
-    """Printable characters alone: a cell of a foreign folder may try to steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _rows(table: Table) -> list[dict[str, str]]:
+    rows = [
+        [cell if len(cell) <= LONGEST else cell[: LONGEST - 3] + "..." for cell in row] for row in table.rows[:ROWS]
+    ]
+    return [dict(zip(table.head, row, strict=True)) for row in rows]
 
 
-def _clipped(row: Sequence[str]) -> list[str]:
-    return [safe(cell if len(cell) <= LONGEST else cell[: LONGEST - 3] + "...") for cell in row]
-
-
-def _more(table: Table) -> list[str]:
-    left = len(table.rows) - ROWS
-    return [f"and {left:,} more rows in report.html"] if left > 0 else []
-
-
-def _table(table: Table) -> RichTable:
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in _clipped(table.head):
-        shown.add_column(Text(name))
-    for row in table.rows[:ROWS]:
-        shown.add_row(*map(Text, _clipped(row)))
-    return shown
-
-
-def _aligned(table: Table) -> list[str]:
-    rows = [_clipped(row) for row in [table.head, *table.rows[:ROWS]]]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def _is_figure(table: Table, name: str) -> bool:
+    """Whether a column has figures alone."""
+    place = table.head.index(name)
+    return all(is_figure(row[place]) or row[place] == "none" for row in table.rows)

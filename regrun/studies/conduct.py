@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from regrun import collect, records, rows, sweep
+from regrun import collect, foreign, records, rows, sweep
 from regrun.conversion import parsed
 from regrun.errors import RunFailed
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
@@ -65,7 +65,7 @@ def conduct(planned: Planned, command: str) -> Done | int:
 def read(folder: Path, study: Study) -> Done:
     """What `conduct` wrote. Raises DataError."""
     tables = [
-        [parsed(cls, row) for row in collect.checked(folder / name, rows.columns(cls))] for name, cls in TABLES.items()
+        [parsed(cls, row) for row in foreign.rows(folder / name, rows.columns(cls))] for name, cls in TABLES.items()
     ]
     return Done(study, tables[0][0], tables[1], tables[2])
 

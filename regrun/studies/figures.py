@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from regrun import collect, ensembling, reading
+from regrun import ensembling, foreign, reading
 from regrun.data.sources import Source
 from regrun.overrides import Cells
 
@@ -34,7 +34,7 @@ class Layers:
     def by_run(self) -> Mapping[str, Sequence[Cells]]:
         """run_id -> the rows of epoch 0, from input to output."""
         found: dict[str, list[Cells]] = defaultdict(list)
-        for row in collect.rows(self.path):
+        for row in foreign.rows(self.path):
             if row["epoch"] == "0":
                 found[row["run_id"]].append(row)
         return found

@@ -22,7 +22,7 @@ class Tracked:
     settings: dict[str, str]
     figures: dict[str, float]  # the numbers of its row of summary.csv
     words: dict[str, str]  # and the rest of it
-    rows: list[dict[str, str]]  # of curves, epochs and layers, by epoch
+    rows: list[dict[str, Any]]  # of curves, epochs and layers, by epoch; figures are numbers
 
     def epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Each epoch's figures by name."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regrun import records
+from regrun import foreign, records
 from regrun.errors import RunFailed
 from regrun.trackers import Tracked
 
@@ -101,6 +101,7 @@ def read(path: Path) -> "Iterator[Record]":
     """The records of W&B's file, as far as it was written."""
     from wandb.proto.wandb_internal_pb2 import Record
 
+    foreign.check_size(path, foreign.MOST_TABLE)
     content, place, parts = path.read_bytes(), START, list[bytes]()
     while place + HEADER.size <= len(content):
         if (left := BLOCK - place % BLOCK) < HEADER.size:
