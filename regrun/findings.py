@@ -212,7 +212,7 @@ class StudyRow:
     seeds: int = column("of each arm")
     runs: int = column("that were trained for it; 0 where it is computed")
     diverged: int = column("of them; their error counts as 1")
-    effect: str = column("its first check, with the 95 % interval")
+    effect: str = column("its first check in words, and what it measured, with the 95 % interval")
     published: str = column("the published figures")
     paper: str = column("whose")
     seconds: float = column("wall seconds")

@@ -261,5 +261,5 @@ def test_the_verdicts_of_the_repository_are_those_of_its_studies() -> None:
         for row in own.itertuples():
             table.setdefault((str(row.arm), str(row.figure)), {})[int(row.seed)] = float(row.value)
         verdict, checks = judge(name, design.find(name).checks, table)
-        assert verdict == told.verdict[name] and measured(checks[0]) == told.effect[name]
+        assert verdict == told.verdict[name] and told.effect[name] == f"{checks[0].says}: {measured(checks[0])}"
         assert (folder / f"{name}.md").read_text().startswith(f"# {design.find(name).claim}\n")

@@ -132,7 +132,7 @@ def _row(
         seeds=len(planned.seeds),
         runs=len(runs),
         diverged=sum(not run.is_ok for run in runs),
-        effect=measured(first),
+        effect=f"{first.says}: {measured(first)}",
         published=study.published,
         paper=study.paper,
         seconds=seconds,

@@ -72,7 +72,7 @@ def _design(done: Done) -> Iterator[str]:
 
 def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:
     row, study = done.row, done.study
-    yield from (f"# {study.claim}", "", f"**{verdict(row)}**: {row.effect} ({done.checks[0].says}).", "")
+    yield from (f"# {study.claim}", "", f"**{verdict(row)}**: {row.effect}.", "")
     yield from (f"- {line}" for line in sources(done))
     if drawing is not None:
         yield from ("", f"![{drawing.description}]({study.name}.svg)")
@@ -135,7 +135,7 @@ def _overview(found: Sequence[Done]) -> Section:
 
 def _section(done: Done, drawing: Drawing | None) -> Section:
     row = done.row
-    lines = [done.study.claim, f"{verdict(row)}: {row.effect} ({done.checks[0].says}).", *sources(done)]
+    lines = [done.study.claim, f"{verdict(row)}: {row.effect}.", *sources(done)]
     lines += [done.study.note] if done.study.note else []
     lines.append(f"{row.command}: {row.seeds} seeds, {row.runs} runs, {row.seconds:.0f} s on {row.device}, {row.date}.")
     return Section(row.study, row.study.replace("_", " "), lines, [drawing] if drawing else [], [checks(done.checks)])
