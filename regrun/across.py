@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from regrun.stats import Interval
+from regrun.stats import Interval, SignFlip, as_far, patterns
 
 Scores = Sequence[NDArray[np.float64]]
 RESAMPLES = 2_000
@@ -25,6 +25,21 @@ def probability_of_improvement(a: Scores, b: Scores) -> float:
     """Chance that a run of `a` scores higher than one of `b`, a tie counting half: mean over data sets."""
     signs = [np.sign(x[:, None] - y) for x, y in zip(a, b, strict=True)]
     return float(np.mean([(1 + sign.mean()) / 2 for sign in signs]))
+
+
+def swap_p(a: Scores, b: Scores, seed: int) -> SignFlip:
+    """Two-sided p of the difference of interquartile means, if each pair were as likely the other way round.
+
+    The sign-flip test for a statistic that is no mean of differences.
+    """
+    from scipy.stats import trim_mean
+
+    x, y = np.concatenate(a), np.concatenate(b)
+    unequal = np.flatnonzero(x != y)
+    turned = np.zeros((len(flips := patterns(len(unequal), seed)), len(x)), bool)
+    turned[:, unequal] = flips
+    found = trim_mean(np.where(turned, y, x), 0.25, axis=1) - trim_mean(np.where(turned, x, y), 0.25, axis=1)
+    return as_far(found, iqm(a) - iqm(b), len(unequal))
 
 
 def profile(scores: Scores, taus: Sequence[float]) -> NDArray[np.float64]:

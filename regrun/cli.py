@@ -58,6 +58,8 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
     if options.cfg and options.multirun:
         raise ConfigError("--cfg: shows the configuration of one run, got -m, too; leave one of them out")
     words = list(options.overrides)
+    if any(word.partition("=")[0] == "study" for word in words):
+        return _study(words, options, peers)
     verb = words.pop(0) if words and verbs.is_verb(words[0]) else None
     if peers.are_several and (options.multirun or verb not in (None, "resume")):
         raise ConfigError(f"torchrun: trains a single run, got {clip(verb or '-m')}; start that without torchrun")
@@ -71,6 +73,19 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         _composed(verb, words, options)  # what is wrong is said in our words
         return _hydra(arguments)
     return _train(verb, words, options, peers)
+
+
+def _study(words: list[str], options: argparse.Namespace, peers: Peers) -> int:
+    """Claims and their verdicts."""
+    if options.multirun or options.cfg or peers.are_several:
+        got = "-m" if options.multirun else "--cfg" if options.cfg else "torchrun"
+        raise ConfigError(f"study: is a sweep of its own, got {got}; leave it out")
+    verbs.check_flags(None, options)
+    with loading():
+        from regrun.studies import command
+
+    own = Path(options.config_dir) if options.config_dir else None
+    return command.execute(words, own=own, dry_run=options.dry_run)
 
 
 def _train(verb: str | None, words: list[str], options: argparse.Namespace, peers: Peers) -> int:

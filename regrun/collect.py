@@ -27,11 +27,20 @@ def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
 
 
 def summary(root: Path, order: Sequence[str]) -> None:
-    """Write the sweep's summary.csv."""
+    """Write the sweep's summary.csv, with the columns of its newest stack: an older version's may lack some."""
     found = summaries(root)
     if found:
-        header = _header(next(iter(found.values()))[0] / "summary.csv")
-        records.replace(root / "summary.csv", header + "".join(found[i][2] for i in order if i in found))
+        headers = {folder: _header(folder / "summary.csv") for folder, _, _ in found.values()}
+        header = headers[max(headers)]
+        own = [(headers[found[i][0]], *found[i]) for i in order if i in found]
+        lines = [line if before == header else _moved(folder, line, header) for before, folder, _, line in own]
+        records.replace(root / "summary.csv", header + "".join(lines))
+
+
+def _moved(folder: Path, line: str, header: str) -> str:
+    """A line below another header; a column that its own does not have is none."""
+    found, (names,) = cells(folder, line), csv.reader([header])
+    return records.table([[found.get(name) for name in names]])
 
 
 def tables(root: Path, order: Sequence[str]) -> None:

@@ -4,29 +4,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from regrun import across, levels, paired, pairing, records, rows, stats
+from regrun import best, budget, ledger, levels, overall, paired, pairing, records, rows, stats
 from regrun.errors import ConfigError, clip
 from regrun.findings import CompareRow, ProfileRow
-from regrun.pairing import Compared, Values
+from regrun.pairing import METRICS, Compared, Values
 
 NAME, PROFILES = "compare.csv", "profiles.csv"
-METRICS = (
-    "val_accuracy_best",
-    "test_accuracy_best",
-    "val_r2_best",
-    "test_r2_best",
-    "val_loss_best",
-    "test_loss_best",
-)
-ALL_PAIRS = 10  # levels; of more, each is compared with the first alone
-TAUS = [i / 20 for i in range(21)]
 
 
 @dataclass(frozen=True)
@@ -40,6 +27,7 @@ class Level:
     unfinished: int
     success: stats.Interval
     means: dict[str, float]  # of accuracy or R2 (else loss) on val and test
+    seeds: int  # that the means are of: all levels have them, or none is shared by all
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,8 @@ class Result:
     rows: list[CompareRow]
     profiles: list[ProfileRow]
     delta: float
+    warnings: list[str]  # where levels were not tuned alike, or had other data
+    looks: str  # at test, as far as the folders know
 
 
 def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) -> Result:
@@ -60,8 +50,10 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
     found = list(_rows(compared, names, delta))
     if not any(row.n for row in found):
         raise ConfigError(f"compare: nothing is paired in {clip(str(folders[0]))!r}; {_why(compared)}")
-    own = [_level(compared, level, name) for level, name in names.items()]
-    result = Result(compared, own, _judged(found, delta), list(_profiles(compared, names)), delta)
+    own = list(_levels(compared, names))
+    profiles = list(overall.profiles(compared, names))
+    warned = [*budget.warnings(compared, names), *_changed(compared)]
+    result = Result(compared, own, _judged(found, delta), profiles, delta, warned, ledger.line(*folders))
     _table(folders[0] / NAME, CompareRow, result.rows)
     if result.profiles:
         _table(folders[0] / PROFILES, ProfileRow, result.profiles)
@@ -70,6 +62,15 @@ def write(folders: Sequence[Path], by: Sequence[str] | None, *, delta: float) ->
 
 def _table(path: Path, kind: type, found: Sequence[Any]) -> None:
     records.replace(path, records.table([rows.columns(kind), *map(rows.values, found)]))
+
+
+def _changed(compared: Compared) -> Iterator[str]:
+    """Data sets that are called the same and are not."""
+    for data in compared.data_sets:
+        own = {run.cells.get("data_hash", "none") for run in compared.runs if run.data == data and run.has_ended}
+        if len(own - {"none"}) > 1:
+            where = clip(" ".join(data)) or "the data set"
+            yield f"{where} is not the same for all runs (data_hash in summary.csv): it was changed between them"
 
 
 def _why(compared: Compared) -> str:
@@ -92,40 +93,40 @@ def _rows(compared: Compared, names: dict[Values, str], delta: float) -> Iterato
     for data in compared.data_sets:
         index = paired.indexed(compared, data)
         label = " ".join(data) if len(compared.data_sets) > 1 else "all"
-        for metric in _metrics(compared, data):
-            for a, b in _pairs(compared):
+        for metric in compared.metrics(data):
+            for a, b in compared.pairs:
                 if a in index and b in index:
                     yield paired.pair(index, a, b, names, data=label, metric=metric, delta=delta)
+        yield from best.rows(index, names, compared.metrics(data), data=label, delta=delta)
+        for metric in compared.metrics(data):
             for kind, name, terms in levels.contrasts(compared):
                 found = paired.contrast(index, terms, metric)
                 if found:
                     yield paired.row(found, kind=kind, data=label, a=name, b="none", metric=metric, delta=delta)
     if len(compared.data_sets) > 1:
-        yield from _across(compared, names)
+        yield from overall.rows(compared, names)
 
 
-def _level(compared: Compared, level: Values, name: str) -> Level:
-    runs = [run for run in compared.runs if run.level == level]
-    ended = [run.cells["status"] for run in runs if run.has_ended]
-    ok = ended.count("ok")
-    figures = {metric: [v for run in runs if (v := run.figure(metric)) is not None] for metric in METRICS}
-    means = {metric: fmean(values) for metric, values in figures.items() if values}
-    chosen = {m: v for m, v in means.items() if "_loss_" not in m} or means
-    success = stats.wilson(ok, len(ended))
-    return Level(name, len(ended), ok, ended.count("diverged"), len(runs) - len(ended), success, chosen)
+def _levels(compared: Compared, names: dict[Values, str]) -> Iterator[Level]:
+    figures = {metric: best.complete(_figures(compared, metric)) for metric in METRICS}
+    for level, name in names.items():
+        runs = [run for run in compared.runs if run.level == level]
+        ended = [run.cells["status"] for run in runs if run.has_ended]
+        ok, diverged = ended.count("ok"), ended.count("diverged")
+        means = {metric: fmean(own[level].values()) for metric, own in figures.items() if own[level]}
+        chosen = {m: v for m, v in means.items() if "_loss_" not in m} or means
+        seeds = {unit for metric in chosen for _, unit, _ in figures[metric][level]}
+        success = stats.wilson(ok, len(ended))
+        yield Level(name, len(ended), ok, diverged, len(runs) - len(ended), success, chosen, len(seeds))
 
 
-def _metrics(compared: Compared, data: Values) -> list[str]:
-    """Those that some run on the data set has."""
-    own = [run for run in compared.runs if run.data == data]
-    return [metric for metric in METRICS if any(run.figure(metric) is not None for run in own)]
-
-
-def _pairs(compared: Compared) -> list[tuple[Values, Values]]:
-    """A level and one that comes before it in the plan: all pairs, or of many levels those with the first."""
-    order = compared.levels
-    found = list(combinations(order, 2)) if len(order) <= ALL_PAIRS else [(order[0], a) for a in order[1:]]
-    return [(a, b) for b, a in found]
+def _figures(compared: Compared, metric: str) -> dict[Values, dict[tuple[Values, Values, Values], float]]:
+    """Of each level, by data set, seeds and other settings."""
+    found: dict[Values, dict[tuple[Values, Values, Values], float]] = {level: {} for level in compared.levels}
+    for run in compared.runs:
+        if (value := run.figure(metric)) is not None:
+            found[run.level][run.data, run.unit, run.block] = value
+    return found
 
 
 def _judged(found: Sequence[CompareRow], delta: float) -> list[CompareRow]:
@@ -135,66 +136,14 @@ def _judged(found: Sequence[CompareRow], delta: float) -> list[CompareRow]:
         families[row.kind, row.data, row.metric].append(i)
     judged = list(found)
     for places in families.values():
-        holm, flips = (
-            stats.holm([math.nan if p is None else p for p in ps])
-            for ps in ([found[i].p_t for i in places], [found[i].p_sign_flip for i in places])
-        )
-        for i, p, flip in zip(places, holm, flips, strict=True):
-            row = replace(found[i], p_holm=paired.known(p), p_sign_flip_holm=paired.known(flip))
+        own = [found[i] for i in places]
+        flips, ranks = _holm([row.p_sign_flip for row in own]), _holm([row.p_wilcoxon for row in own])
+        main = flips if own[0].kind == "across" else _holm([row.p_t for row in own])
+        for i, p, flip, rank in zip(places, main, flips, ranks, strict=True):
+            row = replace(found[i], p_holm=p, p_sign_flip_holm=flip, p_wilcoxon_holm=rank)
             judged[i] = replace(row, verdict=paired.verdict(row, delta))
     return judged
 
 
-def _across(compared: Compared, names: dict[Values, str]) -> Iterator[CompareRow]:
-    """a against b over all data sets on which they have pairs, by accuracy or R2."""
-    indices = [paired.indexed(compared, data) for data in compared.data_sets]
-    for metric in METRICS[:4]:
-        for a, b in _pairs(compared):
-            scores = [_scores(index, a, b, metric) for index in indices]
-            own = [pair for pair in scores if len(pair[0])]
-            if len(own) > 1:
-                yield _across_row([p[0] for p in own], [p[1] for p in own], names[a], names[b], metric)
-
-
-def _scores(index: paired.Index, a: Values, b: Values, metric: str) -> tuple[Any, Any]:
-    """(units,) of each level, paired."""
-    keys = [k for k in index.get(a, {}) if k in index.get(b, {})]
-    pairs = [(index[a][k].figure(metric), index[b][k].figure(metric)) for k in keys]
-    whole = np.asarray([p for p in pairs if None not in p], float).reshape(-1, 2)
-    return whole[:, 0], whole[:, 1]
-
-
-def _across_row(x: across.Scores, y: across.Scores, a: str, b: str, metric: str) -> CompareRow:
-    gain = across.interval(lambda p, q: across.iqm(p) - across.iqm(q), x, y, seed=paired.SEED)
-    chance = across.interval(across.probability_of_improvement, x, y, seed=paired.SEED)
-    blank = paired.row({}, kind="across", data="all", a=a, b=b, metric=metric, delta=0)
-    differences = [float(np.mean(p) - np.mean(q)) for p, q in zip(x, y, strict=True)]
-    return replace(
-        blank,
-        n=len(x),
-        mean_a=across.iqm(x),
-        mean_b=across.iqm(y),
-        difference=gain.mean,
-        boot_low=gain.low,
-        boot_high=gain.high,
-        wins=sum(d > 0 for d in differences),
-        losses=sum(d < 0 for d in differences),
-        ties=sum(d == 0 for d in differences),
-        **paired.bounds("p_better", chance),
-        p_sign_flip=None,
-        p_smallest=None,
-    )
-
-
-def _profiles(compared: Compared, names: dict[Values, str]) -> Iterator[ProfileRow]:
-    """How often each level is above a score, where there are several data sets."""
-    for metric in METRICS[:4] if len(compared.data_sets) > 1 else ():
-        for level in compared.levels:
-            runs = [[r for r in compared.runs if (r.level, r.data) == (level, data)] for data in compared.data_sets]
-            values = [np.asarray([v for r in own if (v := r.figure(metric)) is not None]) for own in runs]
-            scores = [v for v in values if len(v)]
-            if scores:
-                shares = across.profile(scores, TAUS)
-                low, high = across.bootstrap(lambda s: across.profile(s, TAUS), scores, seed=paired.SEED)
-                for figures in zip(TAUS, shares.tolist(), low.tolist(), high.tolist(), strict=True):
-                    yield ProfileRow(names[level], metric, *figures)
+def _holm(values: Sequence[float | None]) -> list[float | None]:
+    return [paired.known(p) for p in stats.holm([math.nan if p is None else p for p in values])]

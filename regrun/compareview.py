@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from regrun import display
-from regrun.compare import ALL_PAIRS, METRICS, NAME, PROFILES, Result
+from regrun.compare import NAME, PROFILES, Result
 from regrun.errors import clip
 from regrun.findings import CompareRow
+from regrun.pairing import ALL_PAIRS, METRICS
 
+LISTED = 8  # names in a line
 SHOWN = 24  # rows of a table; compare.csv has all
 LEFT = ("setting", "comparison", "split", "verdict")
 OPTIONAL = ("boot", "sign flip (smallest)", "d_z")  # columns that go first where there is no room, from the last
@@ -33,7 +35,7 @@ Lines = list[dict[str, str]]
 def tell(result: Result, root: Path) -> None:
     """Print the tables, and what to know of them."""
     tables = list(_tables(result))
-    closing = [*_notes(result), f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]
+    closing = [*_notes(result), result.looks, f"table: {root / NAME}" + (f", {PROFILES}" if result.profiles else "")]
     if display.way("auto", sys.stdout) == "rich":
         console = display.console(sys.stdout)
         for title, rows in tables:
@@ -77,9 +79,10 @@ def _named(means: dict[str, float]) -> Iterator[tuple[tuple[str, str, str], floa
 def _figures(result: Result) -> list[CompareRow]:
     """The rows that are shown: accuracy or R2, or loss where there is neither; comparison by comparison."""
     has = {row.data: {r.metric for r in result.rows if r.data == row.data} for row in result.rows}
-    order = list(dict.fromkeys((row.kind, row.data) for row in result.rows))
+    order = list(dict.fromkeys((row.kind, row.data) for row in result.rows if row.kind in TITLES))
     order.sort(key=lambda key: (key[0] == "across", list(has).index(key[1]), list(TITLES).index(key[0])))
-    chosen = [row for row in result.rows if "_loss_" not in row.metric or not has[row.data] & set(METRICS[:4])]
+    shown = [row for row in result.rows if row.kind in TITLES]
+    chosen = [row for row in shown if "_loss_" not in row.metric or not has[row.data] & set(METRICS[:4])]
     found = []
     for key in order:
         own = [row for row in chosen if (row.kind, row.data) == key]
@@ -103,6 +106,7 @@ def _line(row: CompareRow) -> dict[str, str]:
         "w/l/t": f"{row.wins}/{row.losses}/{row.ties}",
         "P(a better)": _share((row.p_better, row.p_better_low, row.p_better_high)),
         "sign flip (smallest)": smallest,
+        "Wilcoxon": _p(row.p_wilcoxon),
         "Holm": _p(row.p_holm),
         "verdict": row.verdict,
     }
@@ -143,6 +147,8 @@ def _notes(result: Result) -> Iterator[str]:
         f"verdict: equivalent within {100 * result.delta:g} points (--delta {result.delta:g}), else better or worse "
         "where the interval excludes 0 and Holm < 0.05; losses are in compare.csv"
     )
+    yield from _best(result)
+    yield from result.warnings
     if compared.others:
         words = ", ".join(compared.others[:4]) + (" ..." if len(compared.others) > 4 else "")
         yield f"within each seed, differences are means over {words}; --by sets them apart"
@@ -156,6 +162,24 @@ def _notes(result: Result) -> Iterator[str]:
     yield from _power(result)
 
 
+def _best(result: Result) -> Iterator[str]:
+    """All that may be as good as the best by val: not the winner alone."""
+    own = [row for row in result.rows if row.kind == "best"]
+    for data in dict.fromkeys(row.data for row in own):
+        rows = [row for row in own if row.data == data]
+        where = f" on {clip(data)}" if data != "all" else ""
+        within, worse = ([clip(r.a) for r in rows if (r.verdict == "worse") == bad] for bad in (False, True))
+        yield (
+            f"best by val{where}: {clip(rows[0].b)}; within its bounds (not shown to be worse, Holm over {len(rows)}): "
+            f"{_listed(within)}; worse: {_listed(worse)}"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
+    return ", ".join([*names[:LISTED], *more]) or "none of the others"
+
+
 def _ends(result: Result) -> Iterator[str]:
     """Failures, divergences, runs that have not ended or have no partner: how many, and how they count."""
     failed = sum(level.ended - level.ok - level.diverged for level in result.levels)
@@ -166,6 +190,9 @@ def _ends(result: Result) -> Iterator[str]:
         yield f"{diverged} runs diverged: no success; they enter by their best epoch, and without one as failures do"
     if open_:
         yield f"{open_} runs have not ended and are in no pair"
+    if len({level.ended for level in result.levels}) > 1 or failed:
+        seeds = max(level.seeds for level in result.levels)
+        yield f"settings have unequal numbers of runs with figures: their means are of the {seeds} seeds that all have"
     if unpaired := max((row.unpaired or 0 for row in result.rows), default=0):
         yield f"up to {unpaired} runs of a comparison have no partner with the same seeds and settings: left out"
 

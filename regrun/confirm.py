@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, effects, overrides, plan
+from regrun import collect, effects, ledger, overrides, plan
 from regrun.config import Job
 from regrun.errors import ConfigError, DataError
 from regrun.overrides import Cells
@@ -56,16 +56,17 @@ def jobs(own: Winner, root: Path, *, seeds: int) -> list[Job]:
     return made
 
 
-def lines(own: Winner, folder: Path) -> list[str]:
+def lines(own: Winner, root: Path) -> list[str]:
     """What the sweep said of its best setting, what fresh seeds say, and by how much it has shrunk."""
-    (fresh,) = collect.rows(folder / "effects.csv")
+    (fresh,) = collect.rows(root / FOLDER / "effects.csv")
     table = [["", "n", *map(_name, names := _measures(fresh))]]
     table += [_figures("best of the sweep", own.effects, names), _figures("fresh seeds", fresh, names)]
     table += [["shrinkage", "", *(_shrinkage(own.effects, fresh, name) for name in names)]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
     head = f"chosen by val from {own.settings} settings: {own.words}"
-    return [head, *text, "the sweep's figure is that of the luckiest, too: report the one of fresh seeds"]
+    closing = "the sweep's figure is that of the luckiest, too: report the one of fresh seeds"
+    return [head, *text, closing, ledger.line(root, root / FOLDER)]
 
 
 def _measures(fresh: Cells) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regrun import settings as s
-from regrun.errors import clip
+from regrun.errors import DataError, clip
 
 
 def to_settings(container: Any, problems: list[str]) -> s.Settings | None:
@@ -35,6 +35,18 @@ def from_cells(cells: Mapping[str, str], problems: list[str]) -> s.Settings | No
         return None
     default = s.Settings(**{group: cls() for group, cls in kinds.items() if cls is not None})
     return to_settings(_node(default, cells, ""), problems)
+
+
+def parsed(cls: type, cells: Mapping[str, str]) -> Any:
+    """A row of one of our tables as its dataclass. Raises DataError where a cell is no such thing."""
+    hints = typing.get_type_hints(cls)
+    values = {f.name: _read(cells[f.name], hints[f.name]) for f in dataclasses.fields(cls)}
+    for name, value in values.items():
+        allowed = typing.get_args(hints[name]) if isinstance(hints[name], types.UnionType) else (hints[name],)
+        plain = tuple(typing.get_origin(hint) or hint for hint in allowed)
+        if not isinstance(value, (*plain, int) if float in plain else plain):
+            raise DataError(f"{cls.__name__}: {name}: is not what a table of regrun's has, got {clip(cells[name])!r}")
+    return cls(**values)
 
 
 def _node(default: Any, cells: Mapping[str, str], where: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ This page is printed by `scripts/dictionary`; a test keeps it equal to the code.
 | `ledger.csv` | looks at test (sweeps; a single run where an ensemble was made): see below |
 | `report.html`, `pictures/` | the tables as a page; its charts as PNG and SVG; `regrun report DIR [--pictures]` |
 | `tensorboard/`, `mlflow.db`, `wandb/` | the same rows for those whom `trainer.trackers` names |
+| `studies.csv`, `checks.csv`, `figures.csv` | verdicts of `regrun study=NAME`; the runs are in `runs/NAME` |
 | `compare.csv`, `profiles.csv` | what `regrun compare` found; profiles only over several data sets |
 
 A sweep's folder (`hydra.sweep.dir`) has the same tables for all its runs, in the order of `plan.csv` (one row per

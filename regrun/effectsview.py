@@ -56,7 +56,15 @@ def _closing(effects: Sequence[Cells], folder: Path, shown: int) -> list[str]:
     first, name = effects[0], f"val {_measure(effects)}"
     words, n = _words(first) or "the only settings", int(first["n"]) - int(first["failed"])
     best = f"best: {words}  {name} {_figures(first, effects)[name]}, n = {n}"
-    return [*more, *([best] if n else []), f"folder: {folder}", FILES]
+    return [*more, *([best] if n else []), *_unequal(effects), f"folder: {folder}", FILES]
+
+
+def _unequal(effects: Sequence[Cells]) -> list[str]:
+    """Where failures make means ones of other seeds."""
+    sizes = sorted({int(row["n"]) - int(row["failed"]) for row in effects} - {0})
+    if len(sizes) < 2:
+        return []
+    return [f"means are of {sizes[0]} to {sizes[-1]} runs, not all of the same seeds; regrun compare pairs them"]
 
 
 def _words(row: Cells) -> str:

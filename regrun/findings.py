@@ -49,8 +49,9 @@ class CompareRow:
     """One comparison by one figure, of runs paired by seeds (`regrun compare`)."""
 
     kind: str = column(
-        "pair (a against b), main (a setting on against off, mean over the others), interaction (the effect of one "
-        "setting with the other, minus without) or across (a against b over data sets)"
+        "pair (a against b), best (a against the best level by val), main (a setting on against off, mean over the "
+        "others), interaction (the effect of one setting with the other, minus without) or across (a against b over "
+        "data sets)"
     )
     data: str = column("the data set; all for kind across, and where there is only one")
     a: str = column("the level that is looked at; of a main effect its setting, of an interaction both")
@@ -78,11 +79,19 @@ class CompareRow:
     )
     p_better_low: float | None = column("lower bound of its 95 % Wilson interval; across: bootstrap")
     p_better_high: float | None = column("upper bound")
-    p_t: float | None = column("p of the paired t test, two-sided")
-    p_holm: float | None = column("the same by Holm, over all rows of the same kind, data set and metric")
-    p_sign_flip: float | None = column("p of the sign-flip test, two-sided")
-    p_smallest: float | None = column("the smallest that so many differences can have")
+    p_t: float | None = column("p of the paired t test, two-sided; none for across")
+    p_holm: float | None = column(
+        "the same (across: p_sign_flip) by Holm, over all rows of the same kind, data set and metric"
+    )
+    p_sign_flip: float | None = column(
+        "p of the sign-flip test, two-sided; across: of the interquartile means, the runs of a pair swapped"
+    )
+    p_smallest: float | None = column("the smallest that so many pairs can have")
     p_sign_flip_holm: float | None = column("p_sign_flip by Holm")
+    p_wilcoxon: float | None = column(
+        "across: p of Wilcoxon's signed-rank test of the data sets' mean differences (Demsar 2006); else none"
+    )
+    p_wilcoxon_holm: float | None = column("p_wilcoxon by Holm")
     verdict: str = column(
         "equivalent (the 95 % interval is within delta; never for losses), better or worse (it excludes 0, and p_holm "
         "< 0.05), not shown"
@@ -190,6 +199,62 @@ class CheckRow:
     holds: bool = column("whether it is so")
 
 
+@dataclass(frozen=True)
+class StudyRow:
+    """One study (`regrun study=NAME`): what was claimed, what was found, on what."""
+
+    study: str = column("its name: conf/study/NAME.yaml")
+    chapter: str = column("where it stands in the course")
+    claim: str = column("in one sentence")
+    verdict: str = column("reproduced, not reproduced or inconclusive")
+    expected: str = column("what the study's file expected before it ran")
+    profile: str = column("quick or full")
+    seeds: int = column("of each arm")
+    runs: int = column("that were trained for it; 0 where it is computed")
+    diverged: int = column("of them; their error counts as 1")
+    effect: str = column("its first check, with the 95 % interval")
+    published: str = column("the published figures")
+    paper: str = column("whose")
+    seconds: float = column("wall seconds")
+    device: str = column("the device's name")
+    versions: str = column("Python, torch, regrun")
+    date: str = column("the day on which it ended, UTC")
+    command: str = column("repeats it")
+
+
+@dataclass(frozen=True)
+class StudyCheckRow:
+    """One thing that a study must see."""
+
+    study: str = column("its name")
+    says: str = column("in words")
+    statistic: str = column("share, mean, each, difference, ratio (geometric mean) or interaction, over seeds")
+    figure: str = column("what is measured of a run, or of an arm's runs of one seed")
+    arms: list[str] = column("of which arms, as JSON")
+    n: int = column("seeds that all of these arms have")
+    mean: float = column("the statistic")
+    low: float | None = column("lower end of its 95 % interval: t, for shares Wilson's; each: the smallest value")
+    high: float | None = column("upper end; each: the largest value")
+    boot_low: float | None = column("lower end by bootstrap (percentile, 10,000 resamples); none for share and each")
+    boot_high: float | None = column("upper end by bootstrap")
+    d_z: float | None = column("mean over standard deviation of the paired differences (of logarithms for ratio)")
+    above: float | None = column("claimed: the whole interval is above; none where there is no such bound")
+    below: float | None = column("claimed: the whole interval is below")
+    result: str = column("holds, fails (none of the interval is as claimed), open, or shown (it decides nothing)")
+
+
+@dataclass(frozen=True)
+class StudyFigureRow:
+    """One figure of one arm and seed of a study."""
+
+    study: str = column("its name")
+    arm: str = column("a setting that is compared")
+    seed: int = column("of its runs")
+    figure: str = column("what is measured")
+    over: float | None = column("the value of the setting that the arm's runs vary; none for a figure of all of them")
+    value: float = column("the figure")
+
+
 TABLES: dict[str, type] = {
     "trials.csv": TrialRow,
     "ensemble.csv": EnsembleRow,
@@ -199,4 +264,7 @@ TABLES: dict[str, type] = {
     "variance.csv": VarianceRow,
     "stopping.csv": StoppingRow,
     "check.csv": CheckRow,
+    "studies.csv": StudyRow,
+    "checks.csv": StudyCheckRow,
+    "figures.csv": StudyFigureRow,
 }

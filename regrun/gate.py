@@ -1,8 +1,6 @@
 """New runs against a baseline's -> check.csv: is a figure further off than the spread of the baseline's seeds allows?
 
-The limit is that of a prediction interval: where the mean of m new seeds of unchanged code lies, given n of the
-baseline. It knows the baseline's spread alone, so that a fault that scatters results cannot widen its own limit. The
-level holds for all figures of a check together (Bonferroni). What no seed changes must be the same.
+How far off each may be is in `limits`. The level holds for all figures of a check together (Bonferroni).
 """
 
 import math
@@ -10,40 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regrun import collect, overrides, records, rows, stats
+from regrun import collect, limits, overrides, records, rows
 from regrun.errors import ConfigError, clip
 from regrun.findings import CheckRow
+from regrun.limits import EXACT, LEAST, UNITS, WAYS
 from regrun.overrides import Cells
 from regrun.settings import WITHOUT_EFFECT, columns
 
 NAME = "check.csv"
-LEAST = 3  # runs of a setting without which a spread says nothing
-ROUNDING = 1e-9  # relative: another machine's cosine differs in the last place
+ENOUGH = 10  # runs with which the planted faults of the tests are certain to be caught
 SHOWN = 5  # settings in which a setting differs from the baseline's
-HIGHER = ("val_accuracy_best", "val_r2_best", "test_accuracy_best", "test_r2_best")
-LOWER = ("failed", "diverged", "val_loss_best", "test_loss_best", "best_epoch")
-SHARES = (
-    "dropout",
-    "attention_dropout",
-    "spatial_dropout",
-    "l1",
-    "l2",
-    "label_smoothing",
-    "noise",
-    "sam",
-    "mixup",
-    "cutmix",
-)
-COUNTS = ("weight_decay", "batchnorm", "layernorm", "groupnorm", "accumulate")
-SAME = ("train_loss_last", "objective", "weight_norm", *(f"acted.{name}" for name in SHARES))
-SIZES = ("num_parameters", "train_size", "val_size", "test_size", "skipped_examples", "lr_first")
-EXACT = (*SIZES, *(f"acted.{name}" for name in COUNTS))
-WAYS = dict.fromkeys(HIGHER, "no_lower") | dict.fromkeys(LOWER, "no_higher") | dict.fromkeys(SAME, "close")
-UNITS = {"val_accuracy_best": "val_size", "test_accuracy_best": "test_size"}  # they count in one example of so many
 NEEDED = ["run_id", "status", "seed", "val_loss_best", "lr_first", "lr_last"]
-# Compared as logarithms, of one more where 0 is usual: taken as they are, 2 % of honest checks failed at level 0.99.
-SKEWED = {"best_epoch": 1.0, "val_loss_best": 0.0, "test_loss_best": 0.0, "train_loss_last": 0.0, "objective": 0.0}
-TINY, LARGE = 1e-300, 700.0  # what has a logarithm, and what is one
 Figures = dict[str, list[float]]  # of a setting's runs, by name; NaN where a run has what is not a number
 
 
@@ -69,27 +44,32 @@ class Check:
         return all(row.holds for _, row in self.lines)
 
 
-def write(root: Path, against: Path, level: float) -> Check:
-    """Compare the run or the sweep in `root` with a baseline's summary.csv, or its folder, and write check.csv.
+def table(path: Path) -> Path:
+    """The summary.csv of a folder, or the file itself, by whatever name."""
+    return path / "summary.csv" if path.is_dir() else path
+
+
+def write(runs: Path, against: Path, level: float) -> Check:
+    """Compare new runs with a baseline's (each a summary.csv or its folder), and write check.csv beside the new ones.
 
     An epochs.csv beside either is read, too. Raises ConfigError where settings have changed or seeds are too few.
     """
-    before = _side(against / "summary.csv" if against.is_dir() else against)
-    now = _side(root / "summary.csv")
+    before, now = _side(table(against)), _side(table(runs))
     keys = _keys(before.summary, now.summary)
     old, new = _grouped(before.summary, keys), _grouped(now.summary, keys)
     names = overrides.without_seeds(overrides.varying(_of_both(before.summary, now.summary)))
-    notes = [*_unmatched(old, new, names, keys), *_unread(before, now)]
+    notes = [*_unmatched(old, new, names, keys), *_unread(before, now), *_other_data(before, now)]
     shared = [(key, _pair(old[key], new[key], before, now, names)) for key in old if key in new]
-    tests = sum(_may_be_off(name, values, units) for _, (own, _, units) in shared for name, values in own.items())
+    tests = sum(limits.may_be_off(name, values, units) for _, (own, _, units) in shared for name, values in own.items())
     alpha = (1 - level) / max(1, tests)
+    notes += _wide([len(values["failed"]) for _, (values, _, _) in shared], alpha)
     found = [
         ({name: new[key][0][name] for name in names}, row)
         for key, (own, theirs, units) in shared
         for row in _rows(own, theirs, units, alpha)
     ]
-    table = [[*values.values(), *rows.values(row)] for values, row in found]
-    records.replace(root / NAME, records.table([[*names, *rows.columns(CheckRow)], *table]))
+    lines = [[*values.values(), *rows.values(row)] for values, row in found]
+    records.replace(table(runs).parent / NAME, records.table([[*names, *rows.columns(CheckRow)], *lines]))
     return Check(found, notes, level)
 
 
@@ -174,7 +154,26 @@ def _words(row: Cells, names: Sequence[str]) -> str:
 def _unread(before: Side, now: Side) -> Iterator[str]:
     missing = [who for who, side in (("the baseline", before), ("what is checked", now)) if not side.epochs]
     if missing:
-        yield f"no epochs.csv beside {' and '.join(missing)}: weight norms and each epoch's rates are not checked"
+        yield (
+            f"no epochs.csv beside {' and '.join(missing)}: not seen are rates that are wrong between the first and "
+            "the last step, the weights' norm, and the objective"
+        )
+
+
+def _other_data(before: Side, now: Side) -> Iterator[str]:
+    """Data that no run of the baseline has seen, where both sides say which it was."""
+    was, got = ({row.get("data_hash", "none") for row in side.summary} - {"none"} for side in (before, now))
+    if was and got - was:
+        is_now, was_then = (clip(", ".join(sorted(hashes)), 40) for hashes in (got - was, was))
+        yield f"the data is not the baseline's: data_hash is {is_now} and was {was_then}"
+
+
+def _wide(sizes: Sequence[int], alpha: float) -> Iterator[str]:
+    """By how much limits of few seeds are wider than those of ten."""
+    n = min(sizes, default=ENOUGH)
+    if n < ENOUGH:
+        times = limits.width(n, 1, alpha) / limits.width(ENOUGH, 1, alpha)
+        yield f"the baseline has {n} runs of a setting: limits are {times:.1f} times as wide as with {ENOUGH}"
 
 
 def _pair(
@@ -230,52 +229,11 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def _may_be_off(name: str, values: Sequence[float], units: dict[str, float]) -> bool:
-    """Whether a figure may be beyond its limit by chance, and so is one of the tests that share the level."""
-    return name in WAYS and len(values) >= LEAST and (name in units or stats.deviation(values) > 0)
-
-
 def _rows(old: Figures, new: Figures, units: dict[str, float], alpha: float) -> Iterator[CheckRow]:
     """One row for each figure."""
     for name, values in old.items():
         own = [value for value in values if math.isfinite(value)]
         if name in WAYS and len(own) >= LEAST:
-            yield _within(name, own, new.get(name, []), units.get(name, 0.0), alpha)
+            yield limits.within(name, own, new.get(name, []), units.get(name, 0.0), alpha)
         elif name not in WAYS and len(set(own)) == 1 and (name in new or "@" not in name):
-            yield _exact(name, own, new.get(name, []))
-
-
-def _exact(name: str, old: list[float], new: list[float]) -> CheckRow:
-    """A figure that no seed changes. What all new runs lack is not the same, either."""
-    value, slack = old[0], ROUNDING * abs(old[0])
-    off = [v for v in new if not abs(v - value) <= slack]
-    shown = off[0] if off else new[0] if new else None
-    return CheckRow(name, "equal", len(old), value, 0.0, len(new), shown, value, value, bool(new) and not off)
-
-
-def _within(name: str, old: list[float], new: list[float], unit: float, alpha: float) -> CheckRow:
-    """A figure whose mean may be off by what seeds explain: t (n - 1) at alpha, of both means' standard error.
-
-    unit: what it counts in; a smaller spread, of few runs that happen to agree, is taken for that.
-    """
-    from scipy.special import stdtrit
-
-    way, n, m, shift = WAYS[name], len(old), len(new), SKEWED.get(name)
-    own, theirs = ([_scaled(value, shift) for value in values] for values in (old, new))
-    mean, got = math.fsum(own) / n, math.fsum(theirs) / m if m else math.nan
-    least = unit if shift is None else unit / math.exp(mean)
-    quantile = float(stdtrit(n - 1, 1 - alpha / (2 if way == "close" else 1)))
-    half = quantile * max(stats.deviation(own), least) * math.sqrt(1 / n + 1 / max(1, m)) + ROUNDING * abs(mean)
-    low, high = (-math.inf if way == "no_higher" else mean - half), (math.inf if way == "no_lower" else mean + half)
-    middle, found, *limits = (_unscaled(value, shift) for value in (mean, got, low, high))
-    bottom, top = (None if abs(end) == math.inf else limit for end, limit in zip((low, high), limits, strict=True))
-    spread = stats.deviation(old)
-    return CheckRow(name, way, n, middle, spread, m, found if m else None, bottom, top, low <= got <= high)
-
-
-def _scaled(value: float, shift: float | None) -> float:
-    return value if shift is None else math.log(max(value + shift, TINY))
-
-
-def _unscaled(value: float, shift: float | None) -> float:
-    return value if shift is None else math.exp(min(value, LARGE)) - shift
+            yield limits.exact(name, own, new.get(name, []))

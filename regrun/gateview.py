@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from regrun import display, overrides
+from regrun import display, gate, ledger, overrides
 from regrun.errors import clip
 from regrun.findings import CheckRow
 from regrun.gate import NAME, Check
@@ -11,7 +11,7 @@ from regrun.gate import NAME, Check
 SHOWN = 20  # figures that are off; the table on disk has all
 
 
-def tell(found: Check, root: Path) -> None:
+def tell(found: Check, new: Path) -> None:
     """Print what is off, what was not compared, and how it stands."""
     off = [(values, row) for values, row in found.lines if not row.holds]
     write = display.writer(sys.stdout)
@@ -19,7 +19,9 @@ def tell(found: Check, root: Path) -> None:
         words = clip(overrides.words(values, list(values)), 100)
         write(f"{words}: {_off(row)}" if words else _off(row))
     more = [f"and {len(off) - SHOWN} more figures in {NAME}"] if len(off) > SHOWN else []
-    for line in [*more, *found.notes, f"table: {root / NAME}", _verdict(found, len(off))]:
+    path = gate.table(new)
+    looks = ledger.line(path.parent if path.name == "summary.csv" else path)
+    for line in [*more, *found.notes, looks, f"table: {path.parent / NAME}", _verdict(found, len(off))]:
         write(line)
 
 

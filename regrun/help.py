@@ -4,7 +4,10 @@ from pathlib import Path
 
 from regrun.paths import conf_dir
 
-GROUPS = ("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment", "hydra/launcher", "hydra/sweeper")
+GROUPS = (
+    *("model", "reg", "optimizer", "scheduler", "data", "trainer", "experiment", "study"),
+    *("hydra/launcher", "hydra/sweeper"),
+)
 
 USAGE = """\
 regrun: experiments on neural-network design and regularization
@@ -14,6 +17,7 @@ usage:
   regrun -m [KEY=VALUE,... ...]  a sweep: every combination, e.g. regrun -m model=shallow,deep 'seed=range(3)'
   regrun -m hydra/sweeper=optuna [...]   a search, e.g. 'optimizer.lr=tag(log, interval(1e-4, 1e-1))' model.width=32,64
   regrun -m --dry-run [...]      print a sweep's plan: runs, stacks, what is finished already
+  regrun study=NAME [profile=quick|full]   a claim from the literature, its runs, its verdict; study=all for all
   regrun resume DIR [--other-machine]   go on with a run, or with what a sweep lacks (which takes sweep.KEY=VALUE, too)
   regrun collect DIR             write a sweep's tables anew, finished or not
   regrun ensemble DIR [--by KEY ... | --all]   average kept predictions (trainer.save=predictions): seeds, or KEYs apart
@@ -45,7 +49,8 @@ keys often changed:
   seed  seeds.init  hydra.run.dir
 
 exit codes: 0 ok, 1 a run failed or diverged, or a check failed, 2 a mistake in the command, 3 corrupt input,
-4 the environment, 130 or 143 interrupted. Python: regrun.read(FOLDER), regrun.load(FOLDER).
+4 the environment, 5 a study was inconclusive, 6 its verdict is not the expected one, 130 or 143 interrupted.
+Python: regrun.read(FOLDER), regrun.load(FOLDER).
 """
 
 

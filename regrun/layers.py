@@ -59,10 +59,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     The transposed view into `baddbmm` gives the bits of nn.Linear for each replica. B should be a multiple
     of `ALIGN` (see `aligned`).
     """
-    if bias is None:
-        return product(x, weight.transpose(1, 2))
-    if weight.shape[1] == 1:
-        return product(x, weight.transpose(1, 2)) + bias.unsqueeze(1)
+    if bias is None or min(weight.shape[1:]) == 1:
+        y = product(x, weight.transpose(1, 2))
+        return y if bias is None else y + bias.unsqueeze(1)
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
@@ -79,8 +78,11 @@ def output(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """(R, B, K) x (R, K, N) -> (R, B, N), with the same bits for a replica alone and in company.
 
-    A single column is taken twice: torch multiplies it by another routine where R is 1, which rounds otherwise.
+    torch multiplies vectors by another routine where R is 1, which rounds otherwise on some CPUs: so a single column is
+    taken twice, and of two vectors there is nothing to sum.
     """
+    if a.shape[2] == 1:
+        return a * b
     return torch.bmm(a, b) if b.shape[2] > 1 else torch.bmm(a, b.expand(-1, -1, 2).contiguous())[..., :1].contiguous()
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from regrun import collect, overrides, plan, records, rows, settings, stats
+from regrun import collect, overrides, records, rows, settings, stats
 from regrun.errors import DataError, clip
 from regrun.findings import LedgerRow
 from regrun.overrides import Cells
 
 NAME, LOOKS = "ledger.csv", "looks.csv"
-TRAINING = ("run", "sweep", "resume", "search", "confirm", "variance")
+TRAINING = ("run", "sweep", "resume", "search", "confirm", "variance", "study")
 BY = (*TRAINING, "ensemble")
 
 
@@ -45,7 +45,7 @@ class Read:
 def look(root: Path, by: str) -> None:
     """Note that a command is about to read test. One short line, appended: several commands may look at once."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    stacks = len(list(root.glob("stacks/*"))) if (root / plan.NAME).is_file() else 1  # a run is a stack of one
+    stacks = len(list(root.glob("stacks/*"))) if (root / "plan.csv").is_file() else 1  # a run is a stack of one
     records.append(root / LOOKS, ("when", "by", "stacks"), [(when, by, stacks)])
 
 
@@ -65,7 +65,7 @@ def _ledger(root: Path, own: Sequence[Read]) -> list[LedgerRow]:
     looks = _looks(root)
     first = min((look.stacks for look in looks if look.by in TRAINING), default=math.inf)
     if any(read.stack < first for read in own):  # a single run, or what an older version has trained
-        looks = [Look(None, "sweep" if (root / plan.NAME).is_file() else "run", 0), *looks]
+        looks = [Look(None, "sweep" if (root / "plan.csv").is_file() else "run", 0), *looks]
     found = list[LedgerRow]()
     for number, now in enumerate(looks):
         trains = now.by in TRAINING
@@ -104,11 +104,13 @@ def _line(found: Mapping[Path, Sequence[Read]]) -> str:
 
 
 def reads(root: Path) -> list[Read]:
-    """The runs of a sweep, or the one of a run, whose test figures are known, in the order of their stacks."""
-    if (root / plan.NAME).is_file():
-        found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
-    else:
-        path = root / "summary.csv"
+    """The runs whose test figures are known: a sweep's in the order of its stacks; else those of a summary.csv.
+
+    root: a folder, or a summary.csv by whatever name. Tables that came without their stacks are one look.
+    """
+    found = [(_stack(folder), collect.cells(folder, text)) for folder, _, text in collect.summaries(root).values()]
+    if not found:
+        path = root / "summary.csv" if root.is_dir() else root
         found = [(0, row) for row in (collect.rows(path) if path.is_file() else [])]
     names = [n for n in overrides.without_seeds(settings.columns()) if n not in settings.WITHOUT_EFFECT]
     return [_read(stack, row, names) for stack, row in found if row.get("test_loss_best", "none") != "none"]

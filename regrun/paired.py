@@ -128,6 +128,8 @@ def row(
         p_sign_flip=flip.p if n > 1 else None,
         p_smallest=flip.smallest if n > 1 else None,
         p_sign_flip_holm=None,
+        p_wilcoxon=None,
+        p_wilcoxon_holm=None,
         verdict="",
         detectable=known(stats.detectable(n) * spread) if n > 1 else None,
         pairs_for_delta=stats.pairs_needed(delta / spread) if n > 1 and spread > 0 and delta and not is_loss else None,

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 from regrun import collect, overrides, plan
@@ -18,6 +19,15 @@ from regrun.settings import columns
 
 FOLDER = "folder"  # what is compared where there are several folders and no --by
 NEEDED = ("run_id", "seed")
+METRICS = (  # that are compared; val chooses
+    "val_accuracy_best",
+    "test_accuracy_best",
+    "val_r2_best",
+    "test_r2_best",
+    "val_loss_best",
+    "test_loss_best",
+)
+ALL_PAIRS = 10  # levels; of more, each is compared with the first alone
 DATA_SET = ("data.kind", "data.name", "data.path", "data.target", "data.targets", "data.test_path")
 
 Values = tuple[str, ...]
@@ -62,6 +72,18 @@ class Compared:
     def levels(self) -> list[Values]:
         """In the order of the plan; the first is what others are compared with."""
         return list(dict.fromkeys(run.level for run in self.runs))
+
+    @property
+    def pairs(self) -> list[tuple[Values, Values]]:
+        """A level and one that comes before it in the plan: all pairs, or of many levels those with the first."""
+        order = self.levels
+        found = list(combinations(order, 2)) if len(order) <= ALL_PAIRS else [(order[0], a) for a in order[1:]]
+        return [(a, b) for b, a in found]
+
+    def metrics(self, data: Values) -> list[str]:
+        """Those that some run on a data set has."""
+        own = [run for run in self.runs if run.data == data]
+        return [metric for metric in METRICS if any(run.figure(metric) is not None for run in own)]
 
     @cached_property
     def data_sets(self) -> list[Values]:

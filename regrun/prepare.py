@@ -33,6 +33,7 @@ class Prepared:
     job: Job
     run_id: str
     source: Source
+    data_hash: str  # made once, before workers are forked
     train_size: int
     device: torch.device
     warnings: list[str]
@@ -86,7 +87,9 @@ def prepare(
         smallest = min((end - begin for begin, end in epoch_slices(run, train_size)), default=train_size)
         problems += [*found_wrong, *checks.parallel_conflicts(run, smallest, peers.size)]
         warnings = [*checks.warnings(run, train_size), *checks.parallel_warnings(run, peers.size)]
-        prepared.append(Prepared(job, run_id(run, peers), source, train_size, device, warnings, peers))
+        prepared.append(
+            Prepared(job, run_id(run, peers), source, source.data_hash, train_size, device, warnings, peers)
+        )
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return prepared
@@ -147,6 +150,11 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 28)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 25)
+
+
+def versions() -> str:
+    """Of what computes."""
+    return f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}"
 
 
 def facts(run: Prepared, *, device: str | None = None) -> dict[str, str | int | bool]:

@@ -12,6 +12,8 @@ from regrun.errors import ConfigError, DataError, clip
 if TYPE_CHECKING:
     from torch import nn
 
+HASHES = ("run_id", "fingerprint", "data_hash", "git", "code")  # words, though one may look like a number
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -41,8 +43,7 @@ def _table(folders: list[Path], name: str) -> pd.DataFrame:
 
 def _csv(path: Path) -> pd.DataFrame:
     try:
-        # A hash may look like a number: 00123e4567.
-        return pd.read_csv(path, dtype={"run_id": str, "fingerprint": str})
+        return pd.read_csv(path, dtype=dict.fromkeys(HASHES, str))
     except (OSError, ValueError) as error:  # pandas' own errors and undecodable bytes are ValueErrors
         raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from regrun import display, overrides
+from regrun import display, ledger, overrides
 from regrun.errors import clip
 from regrun.findings import StoppingRow
 from regrun.replay import NAME, Replay
@@ -44,7 +44,7 @@ def tell(found: Replay, root: Path) -> None:
         if never := [line["rule"] for line in lines if line["stopped"] == "0"]:
             write(f"  never over: {'; '.join(never)}")
     more = [f"and {len(groups) - GROUPS} more settings in {NAME}"] if len(groups) > GROUPS else []
-    for line in [*more, *NOTES, *found.notes, f"table: {root / NAME}"]:
+    for line in [*more, *NOTES, *found.notes, ledger.line(root), f"table: {root / NAME}"]:
         write(line)
 
 

@@ -12,7 +12,7 @@ ACTED = {
     "batchnorm": "norm layers that normalized val by their running statistics",
     "layernorm": "layer norms that ran",
     "groupnorm": "group norms that ran",
-    "weight_decay": "parameters that decayed",
+    "weight_decay": "share by which decay shrank the norm of the weights that decay, mean over the measured steps",
     "l2": "mean of the l2 penalty over the measured steps",
     "l1": "mean of the l1 penalty over the measured steps",
     "max_norm": "share of units whose incoming weights the measured steps scaled down",
@@ -235,6 +235,9 @@ class Provenance:
     peak_memory_bytes: int = column("largest memory in use: the GPU's allocator, or the (first) process's resident set")
     versions: str = column("Python, torch, regrun")
     fingerprint: str = column("hash of what bits depend on: versions, device, precision, threads, processes ...")
+    data_hash: str = column("hash (SHA-256, 16 digits) of the data as read: inputs, targets, which examples are test")
+    git: str | None = column("commit of the checkout that regrun runs from; none where it is installed")
+    code: str = column("hash of regrun's Python files: another one where they were changed, committed or not")
 
 
 Row = CurveRow | EpochRow | LayerRow | LabelRow | AuditRow | MemoryRow

@@ -1,6 +1,5 @@
 """R runs as one model: parameters, optimizer state and coefficients on a replica axis, and the step that moves them."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from regrun.parallel import ALONE, Peers, Shard
 from regrun.settings import Settings
 from regrun.streams import MaskStream, generator
 
+TINY = 1e-30  # in place of a norm of 0
 CACHE_BYTES, GPU_BYTES = 4 << 20, 1 << 30  # of one layer's activations in an evaluation
 
 # Which slots keep their size under each `reg.weight_decay.exclude`, by role.
@@ -397,11 +397,12 @@ class Stack:
 
     def _update(self, g: Tensor, at: optim.Coefficients, meter: Meter | None) -> None:
         if self.decay is not None:
+            before = [stretch.clone() for stretch in self.decayed] if meter is not None else []
             for stretch in self.decayed:
                 optim.decay(stretch, at, self.decay)
             if meter is not None:
-                count = sum(math.prod(slot.shape) for slot in self.params.slots if self._is_decayed(slot))
-                meter.add("weight_decay", torch.full((len(self),), float(count)))
+                moved = _norm([was - now for was, now in zip(before, self.decayed, strict=True)])
+                meter.add("weight_decay", moved / _norm(before).clamp_min(TINY))
         optim.update(self.params.flat, g, self.state, at, self.runs[0].optimizer)
         if self.l1 is not None and self.runs[0].reg.l1.mode == "proximal":
             optim.proximal_l1(self.weights, at, self.l1)
@@ -424,6 +425,12 @@ def _drawn_once(streams: dict[str, MaskStream]) -> Masks:
         return drawn[name]
 
     return mask
+
+
+def _norm(parts: Sequence[Tensor]) -> Tensor:
+    """(R,) of all parts (R, n) together."""
+    norms: Tensor = torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0)
+    return norms
 
 
 def _moved_up(t: Tensor, members: list[int]) -> Tensor:

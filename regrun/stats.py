@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 EXACT = 15  # differences of which every pattern of signs is tried (32,768); of more, FLIPS drawn ones
 FLIPS = 20_000
@@ -106,13 +107,33 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> SignFlip:
     them, so that p is never 0 (Phipson and Smyth 2010).
     """
     moved = np.asarray([d for d in differences if d != 0], float)
-    n, limit = len(moved), abs(moved.sum()) * (1 - ROUNDING)
+    flips = 1 - 2 * patterns(len(moved), seed)
+    return as_far(flips @ moved, float(moved.sum()), len(moved))
+
+
+def patterns(n: int, seed: int) -> NDArray[np.int64]:
+    """(F, n) of 0 and 1: which of n are turned over; every pattern to EXACT, of more FLIPS drawn ones."""
     if n <= EXACT:
-        signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-        return SignFlip(float(np.mean(np.abs(signs @ moved) >= limit)), min(1.0, 2.0 ** (1 - n)))
-    signs = 1 - 2 * np.random.default_rng(seed).integers(2, size=(FLIPS, n))
-    as_far = int(np.sum(np.abs(signs @ moved) >= limit))
-    return SignFlip((as_far + 1) / (FLIPS + 1), 1 / (FLIPS + 1))
+        found: NDArray[np.int64] = np.arange(2**n)[:, None] >> np.arange(n) & 1
+        return found
+    return np.random.default_rng(seed).integers(2, size=(FLIPS, n))
+
+
+def as_far(found: NDArray[np.float64], observed: float, n: int) -> SignFlip:
+    """How often a statistic of n that `patterns` turned over is as far from 0 as the observed one."""
+    count = int(np.sum(np.abs(found) >= abs(observed) * (1 - ROUNDING)))
+    if n <= EXACT:
+        return SignFlip(count / len(found), min(1.0, 2.0 ** (1 - n)))
+    return SignFlip((count + 1) / (FLIPS + 1), 1 / (FLIPS + 1))
+
+
+def wilcoxon_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the signed-rank test (Wilcoxon 1945), without zeros; NaN below two, 1 of nothing but zeros."""
+    if len(differences) < 2:
+        return math.nan
+    from scipy import stats
+
+    return float(stats.wilcoxon(differences).pvalue) if any(differences) else 1.0
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> Interval:

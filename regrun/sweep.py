@@ -238,8 +238,8 @@ def _finish(view: sweepview.Silent, command: Command, root: Path, by: str) -> No
     """Write the effects, and tell what the sweep came to."""
     effects.write(root)
     looks = ledger.write(root)
-    if by == "variance":
-        view.note(f"folder: {root}")  # its runs share seeds: their mean has no interval
+    if by in ("variance", "study"):  # runs share seeds, or are judged by other figures than means
+        view.note(f"folder: {root}")
     elif command.search is None:
         view.finish(collect.rows(root / "effects.csv"), root)
     else:

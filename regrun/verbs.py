@@ -110,13 +110,14 @@ def _check(words: list[str], options: argparse.Namespace) -> int:
     """Compare new runs with a baseline; 1 if they are worse than its seeds allow."""
     from regrun import gate, gateview
 
-    root, chance = _folder("check", words), gate.chance(options.level or "0.99")
+    is_one = len(words) == 1 and is_there(words[0])
+    new, chance = Path(words[0]) if is_one else _folder("check", words), gate.chance(options.level or "0.99")
     against = options.against
     if against is None or not is_there(against):
         got = "nothing" if against is None else repr(clip(against))
         raise ConfigError(f"--against: must be followed by a baseline's summary.csv or its folder, got {got}")
-    found = gate.write(root, Path(against), chance)
-    gateview.tell(found, root)
+    found = gate.write(new, Path(against), chance)
+    gateview.tell(found, new)
     return 0 if found.holds else 1
 
 
@@ -176,7 +177,7 @@ def _confirm(words: list[str], options: argparse.Namespace) -> int:
     command = sweep.with_jobs(how, confirm.jobs(best, root, seeds=options.seeds or 10))
     result = sweep.execute(command, by="confirm")
     if not result.signal_code and "ok" in result.statuses:
-        show(confirm.lines(best, root / confirm.FOLDER))
+        show(confirm.lines(best, root))
     return exit_code(result)
 
 

@@ -1,6 +1,5 @@
 """A stack's rows -> the tables of a folder, as they come: what a single run and a worker of a sweep have in common."""
 
-import platform
 import resource
 import sys
 import time
@@ -10,15 +9,14 @@ from pathlib import Path
 
 import torch
 
-import regrun
-from regrun import checkpoints, records, rows, settings, tracking
+from regrun import checkpoints, records, revision, rows, settings, tracking
 from regrun.checkpoints import Found
 from regrun.data.sources import Source
 from regrun.data.split import Split, split
 from regrun.due import Pace
 from regrun.ending import Finished
 from regrun.errors import EnvironmentFault, Interrupted, clip
-from regrun.prepare import Prepared, configure_torch, device_name, facts, fingerprint
+from regrun.prepare import Prepared, configure_torch, device_name, facts, fingerprint, versions
 from regrun.rows import CurveRow, LabelRow, Outcome, Provenance, Row
 from regrun.saving import save_predictions, save_weights
 from regrun.signals import Noted
@@ -127,7 +125,7 @@ class Writer:
 
 def marks(run: Prepared, *, device: str | None = None) -> checkpoints.Facts:
     """What must be as it was where a run goes on: all that bits depend on, and the data. device: its name, if known."""
-    return facts(run, device=device) | {"data": run.source.mark}
+    return facts(run, device=device) | {"data": run.data_hash}
 
 
 def write_summary(folder: Path, prepared: Prepared, outcome: Outcome, seconds: float) -> None:
@@ -176,8 +174,11 @@ def _provenance(prepared: Prepared, seconds: float) -> Provenance:
         device=device,
         world_size=prepared.peers.size,
         peak_memory_bytes=_peak_memory(prepared.device),
-        versions=f"python {platform.python_version()}, torch {torch.__version__}, regrun {regrun.__version__}",
+        versions=versions(),
         fingerprint=fingerprint(prepared),
+        data_hash=prepared.data_hash,
+        git=revision.commit(),
+        code=revision.code(),
     )
 
 

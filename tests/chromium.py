@@ -66,6 +66,24 @@ class Chromium:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def misplaced(self) -> list[str]:
+        """Texts of pictures that overlap or leave their picture."""
+        found: list[str] = self.value(
+            """
+            [...document.querySelectorAll("svg")].flatMap((svg) => {
+              const view = svg.viewBox.baseVal, boxes = [...svg.querySelectorAll("text")].map((t) => [t, t.getBBox()]);
+              const out = boxes.filter(([, b]) => b.x < -1 || b.y < -1 || b.x + b.width > view.width + 1
+                || b.y + b.height > view.height + 1).map(([t]) => "outside: " + t.textContent);
+              const over = boxes.flatMap(([t, a], i) => boxes.slice(i + 1).filter(([, b]) =>
+                Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x) > 1 &&
+                Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y) > 4)
+                .map(([u]) => svg.querySelector("title").textContent + ": " + t.textContent + " | " + u.textContent));
+              return [...out, ...over];
+            })
+            """
+        )
+        return found
+
     def picture(self) -> bytes:
         """The whole page, PNG."""
         return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"])

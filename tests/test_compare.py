@@ -182,6 +182,126 @@ def test_sign_flips_tell_the_smallest_p_and_holm_counts_comparisons(swept: Path,
     assert own.p_sign_flip_holm.min() == pytest.approx(min(1, 6 * own.p_sign_flip.min()))
 
 
+def test_not_the_winner_alone_is_told_but_all_within_its_bounds(summary: pd.DataFrame, said: Said) -> None:
+    """Both is best by 5 points; batch norm is as good within the noise; the other two are worse."""
+    gains = {(1, 1): 0.05, (0, 1): 0.049, (1, 0): 0.0, (0, 0): -0.01}
+    noise = {key: np.random.default_rng(i).normal(0, 0.004, 5) for i, key in enumerate(gains)}
+    root = written(with_figures(summary, lambda d, b, seed: 0.8 + gains[d, b] + float(noise[d, b][seed])))
+    lines = said("compare", root, "--delta", "0")
+    own = rows(root).query("kind == 'best'")
+    assert set(own.b) == {"dropout + batchnorm"} and set(own.a) == {"none", "dropout", "batchnorm"}
+    assert dict(zip(own.a, own.verdict, strict=True)) == {"none": "worse", "dropout": "worse", "batchnorm": "not shown"}
+    assert own.p_holm.min() == pytest.approx(3 * own.p_t.min())
+    assert (
+        "best by val: dropout + batchnorm; within its bounds (not shown to be worse, Holm over 3): batchnorm; "
+        "worse: none, dropout"
+    ) in lines
+
+
+def test_settings_are_ranked_by_the_seeds_that_all_of_them_have(summary: pd.DataFrame, said: Said) -> None:
+    """Dropout has lost the seeds in which all are bad: by its own three it would look best."""
+    luck = [-0.2, -0.2, 0.1, 0.1, 0.1]
+    table = with_figures(summary, lambda d, b, seed: 0.7 + luck[seed] + 0.01 * b - 0.02 * d)
+    lost = (table["reg.dropout.rate"] != "0.0") & (table["reg.batchnorm.active"] == "false") & (table["seed"] < "2")
+    table.loc[lost, ["status", "val_accuracy_best"]] = ["failed", "none"]
+    lines = said("compare", written(table))
+    shown = {line.split()[0]: line for line in lines[2:5]}
+    assert "80.0 %" in shown["none"] and "78.0 %" in shown["dropout"] and "81.0 %" in shown["batchnorm"]
+    assert any("means are of the 3 seeds that all have" in line for line in lines)
+    assert any(line.startswith("best by val: batchnorm; ") for line in lines)
+    assert not any("means are of the" in line for line in said("compare", written(summary, "u")))
+
+
+def with_lrs(summary: pd.DataFrame, lrs: list[list[str]], best: list[int]) -> pd.DataFrame:
+    """No regularizer and dropout, tuned over some learning rates each; the best is at a place of its list."""
+    plain = summary[(summary["reg.batchnorm.active"] == "false")]
+    parts = []
+    for rate, own, top in zip(["0.0", "0.2"], lrs, best, strict=True):
+        level = plain[plain["reg.dropout.rate"] == rate]
+        for i, lr in enumerate(own):
+            figures = {"val_accuracy_best": str(0.9 - 0.01 * abs(i - top)), "optimizer.lr": lr}
+            parts.append(level.assign(**figures, run_id=level.run_id + str(i)))
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize(
+    ("lrs", "best", "says"),
+    [
+        ([["0.1", "0.2", "0.3"]] * 2, [1, 1], []),
+        (
+            [["0.1", "0.2", "0.3"], ["0.1", "0.2"]],
+            [1, 1],
+            ["tuning budgets differ: dropout had 2 tries, none 3 (optimizer.lr): the best of more tries is "],
+        ),
+        (
+            [["0.1", "0.2", "0.3"]] * 2,
+            [2, 0],
+            [
+                "none: optimizer.lr: the best value 0.3 is the largest of 3 that were tried; widen the range",
+                "dropout: optimizer.lr: the best value 0.1 is the smallest of 3 that were tried; widen the range",
+            ],
+        ),
+        ([["0.0", "0.1", "0.2"]] * 2, [0, 0], []),  # nothing lies below 0
+        ([["0.1", "0.2"]] * 2, [0, 0], []),  # of two, one is at the edge
+    ],
+)
+def test_levels_that_were_not_tuned_alike_are_told(
+    lrs: list[list[str]], best: list[int], says: list[str], summary: pd.DataFrame, said: Said
+) -> None:
+    lines = said("compare", written(with_lrs(summary, lrs, best)), "--by", "reg")
+    told = [line for line in lines if "tuning budgets" in line or "that were tried" in line]
+    assert len(told) == len(says) and all(any(line.startswith(s) for line in told) for s in says)
+
+
+def test_winners_of_sweeps_have_the_tries_of_their_sweeps(summary: pd.DataFrame, said: Said) -> None:
+    """As `regrun confirm` leaves them: one was chosen from 12 settings, the other from 3."""
+    for name, settings in (("x", 12), ("y", 3)):
+        Path(name).mkdir()
+        (Path(name) / "effects.csv").write_text("n\n" + "1\n" * settings, encoding="utf-8")
+        on = (summary["reg.dropout.rate"] != "0.0") == (name == "x")
+        written(summary[on & (summary["reg.batchnorm.active"] == "false")], f"{name}/confirm")
+    lines = said("compare", "x/confirm", "y/confirm")
+    assert any(
+        line.startswith("tuning budgets differ: y/confirm had 3 tries, x/confirm 12 (settings): ") for line in lines
+    )
+
+
+def test_data_that_was_changed_between_runs_is_told(summary: pd.DataFrame, said: Said) -> None:
+    line = "the data set is not the same for all runs (data_hash in summary.csv): it was changed between them"
+    assert line not in said("compare", written(summary))
+    table = summary.assign(data_hash=["0" * 16, *summary.data_hash[1:]])
+    assert line in said("compare", written(table, "u"))
+
+
+def test_a_best_level_at_the_edge_is_told(summary: pd.DataFrame, said: Said) -> None:
+    table = with_lrs(summary, [["0.1", "0.2", "0.4"], []], [2, 0])
+    lines = said("compare", written(table), "--by", "optimizer.lr")
+    assert "optimizer.lr: the best value 0.4 is the largest of 3 that were tried; widen the range" in lines
+
+
+def test_over_data_sets_there_is_holm_and_wilcoxon(summary: pd.DataFrame, said: Said) -> None:
+    """Six data sets, three levels: each pair's swaps by Holm over the three, and the signed ranks of six means."""
+    draw, parts = np.random.default_rng(3), []
+    base = summary[~((summary["reg.dropout.rate"] != "0.0") & (summary["reg.batchnorm.active"] == "true"))]
+    for i in range(6):
+        gain = {("0.2", "false"): 0.03, ("0.0", "true"): 0.001}
+        keys = zip(base["reg.dropout.rate"], base["reg.batchnorm.active"], strict=True)
+        figures = [str(0.6 + 0.04 * i + gain.get(key, 0.0) + draw.normal(0, 0.004)) for key in keys]
+        kind = {"data.kind": "sklearn", "data.name": ["wine", "iris", "digits", "breast_cancer", "a", "b"][i]}
+        parts.append(
+            base.assign(val_accuracy_best=figures, test_accuracy_best=figures, **kind, run_id=base.run_id + str(i))
+        )
+    root = written(pd.concat(parts))
+    lines = said("compare", root, "--by", "reg")
+    own = rows(root).query("kind == 'across' and metric == 'val_accuracy_best'").set_index(["a", "b"])
+    assert len(own) == 3 and own.p_holm.min() == pytest.approx(3 * own.p_sign_flip.min())
+    assert own.loc[("dropout", "none"), "verdict"] == "better"
+    assert own.loc[("batchnorm", "none"), "verdict"] == "equivalent"
+    assert own.loc[("dropout", "none"), "p_wilcoxon"] == 2**-5 and own.p_wilcoxon_holm.min() == 3 * 2**-5
+    head = next(line for line in lines[lines.index(next(x for x in lines if x.startswith("over data sets"))) :][1:])
+    assert "Wilcoxon" in head and "Holm" in head and "sign flip (smallest)" in head
+
+
 def test_failures_are_counted_and_lose(summary: pd.DataFrame, said: Said) -> None:
     """Dropout is better by a point wherever it ends; its first two runs fail."""
     table = with_figures(summary, lambda d, b, seed: 0.8 + 0.01 * d + NOISE[seed])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from regrun import confirm, plan
+from regrun import confirm, ledger, plan
 from regrun.cli import main
 
 SMALL = ["model=shallow", "model.width=8", "trainer.progress=none", "trainer.epochs=3"]
@@ -24,7 +24,10 @@ def test_the_best_by_val_is_trained_from_seeds_that_the_sweep_never_used(capsys:
     assert [[row["optimizer.lr"], row["seed"], row["seeds.split"], row["seeds.init"]] for row in runs] == [
         ["0.03", seed, seed, seed] for seed in ("8", "9", "10")
     ]
-    first, *table, _ = capsys.readouterr().out.splitlines()
+    first, *table, _, looks = capsys.readouterr().out.splitlines()
+    assert looks == ledger.line(Path("s"), Path("s/confirm")) and looks.startswith(
+        "test: look 2, 2 configurations tried"
+    )
     assert first == "chosen by val from 2 settings: optimizer.lr=0.03"
     assert [line.split()[:-1][: 2 + (i < 2)] for i, line in enumerate(table[1:])]
     before, fresh = (pd.read_csv(f"{folder}/effects.csv").iloc[0] for folder in ("s", "s/confirm"))

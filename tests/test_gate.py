@@ -9,7 +9,7 @@ import pytest
 from conftest import Refused
 from torch import Tensor
 
-from regrun import gate, measure, optim, schedules
+from regrun import gate, limits, measure, optim, schedules
 from regrun.cli import main
 from regrun.data.batches import Batches
 from regrun.measure import Score
@@ -43,7 +43,7 @@ def step(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checked(root: Path, against: Path, code: int, *options: str) -> pd.DataFrame:
     """check.csv of a check that ends with `code`."""
     assert main(["check", str(root), "--against", str(against), *options]) == code
-    return pd.read_csv(root / "check.csv", na_values=["none"])
+    return pd.read_csv(gate.table(root).parent / "check.csv", na_values=["none"])
 
 
 def off(table: pd.DataFrame) -> set[str]:
@@ -73,9 +73,15 @@ def shuffled(self: Batches, *arguments: Any, _own: Any = Batches.train_batch, **
     return x, targets.roll(1, dims=1)
 
 
+def baseline_alone(root: Path, path: Path) -> Path:
+    """Its summary.csv by another name, without its epochs.csv."""
+    path.write_bytes((root / "summary.csv").read_bytes())
+    return path
+
+
 FAULTS: dict[str, tuple[Any, str, Any, set[str]]] = {
     "eval forgotten": (measure, "evaluate", with_dropout, {"val_accuracy_best", "test_accuracy_best"}),
-    "decay dropped": (optim, "decay", without_decay, {"weight_norm"}),
+    "decay dropped": (optim, "decay", without_decay, {"acted.weight_decay", "weight_norm"}),
     "schedule off by one": (schedules, "epoch_lrs", a_step_late, {"lr_first", "lr_first@epoch_1", "lr_last@epoch_5"}),
     "labels shuffled": (Batches, "train_batch", shuffled, {"val_accuracy_best", "test_accuracy_best", "val_loss_best"}),
 }
@@ -91,8 +97,8 @@ def test_a_planted_fault_is_caught(cosine: Path, tmp_path: Path, monkeypatch: py
     assert main([*COSINE, "seed=103", f"hydra.run.dir={one}"]) == 0
     monkeypatch.undo()
     for root in (three, one):
-        found = checked(root, cosine, 1)
-        assert signs <= off(found)
+        assert signs <= off(checked(root, cosine, 1))
+        assert signs & off(checked(root / "summary.csv", baseline_alone(cosine, tmp_path / f"{root.name}.csv"), 1))
         assert set(pd.read_csv(root / "summary.csv")["reg.weight_decay.value"]) == {0.3}
 
 
@@ -105,6 +111,34 @@ def test_honest_reruns_pass(cosine: Path, tmp_path: Path, capsys: pytest.Capture
         found = checked(root, cosine / "summary.csv", 0)
         assert set(found[found.rule != "equal"].m) == {m}
         assert "passed: " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_both_sides_may_be_tables_by_any_name(cosine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """check.csv stands beside the new one, and its looks at test are told."""
+    new, old = (tmp_path / name / "table.csv" for name in ("new", "old"))
+    for path in (new, old):
+        path.parent.mkdir()
+        baseline_alone(cosine, path)
+    capsys.readouterr()
+    assert main(["check", str(new), "--against", str(old)]) == 0
+    assert "test: look 1, 1 configuration tried" in capsys.readouterr().out.splitlines()
+    assert pd.read_csv(new.parent / "check.csv").holds.all() and not (old.parent / "check.csv").exists()
+
+
+def test_a_small_baseline_and_other_data_are_told(
+    cosine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three seeds instead of ten, at the t of alpha = 0.01 / tests: about 8 times."""
+    few, other = changed(tmp_path / "few", cosine, 3), changed(tmp_path / "other", cosine, 4, data_hash="f" * 16)
+    capsys.readouterr()
+    main(["check", str(other), "--against", str(few)])
+    lines = capsys.readouterr().out.splitlines()
+    (wide,) = [line for line in lines if line.startswith("the baseline has 3 runs of a setting: limits are ")]
+    assert 5 < float(wide.split("limits are ")[1].split()[0]) < 20
+    own = pd.read_csv(cosine / "summary.csv").data_hash[0]
+    assert f"the data is not the baseline's: data_hash is {'f' * 16} and was {own}" in lines
+    main(["check", str(cosine), "--against", str(cosine)])
+    assert not any("the baseline has" in line or "the data is" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_the_baselines_own_runs_pass(cosine: Path) -> None:
@@ -127,7 +161,9 @@ def test_a_step_at_the_wrong_epoch_is_seen_by_each_epochs_rates_alone(
     capsys.readouterr()
     main(["check", str(root), "--against", str(alone)])
     output = capsys.readouterr().out
-    assert "no epochs.csv beside the baseline: weight norms and each epoch's rates are not checked" in output
+    assert (
+        "no epochs.csv beside the baseline: not seen are rates that are wrong between the first and the last" in output
+    )
     assert "lr_" not in output
 
 
@@ -273,13 +309,22 @@ def test_a_false_alarm_is_as_rare_as_the_level_says(way: str, n: int, m: int) ->
     draw, alpha, draws = np.random.default_rng(n + m), 0.05, 4000
     values = draw.normal(2.0, 0.3, (draws, n + m))
     values = np.exp(values) if way == "val_loss_best" else values
-    alarms = sum(not gate._within(way, [*own[:n]], [*own[n:]], 0.0, alpha).holds for own in values)
+    alarms = sum(not limits.within(way, [*own[:n]], [*own[n:]], 0.0, alpha).holds for own in values)
     assert abs(alarms / draws - alpha) < 4 * (alpha * (1 - alpha) / draws) ** 0.5
+
+
+def test_another_machines_rounding_is_no_difference() -> None:
+    """Entropies of smoothed labels are the same for all seeds, but for the last digits of float32."""
+    own = [0.50029 + 1e-8 * i for i in range(10)]
+    found = [
+        limits.within("acted.label_smoothing", own, [0.50029 * (1 + off)], 0.0, 0.001).holds for off in (5e-6, 3e-5)
+    ]
+    assert found == [True, False]
 
 
 def test_seeds_that_happen_to_agree_leave_room_for_one_example_and_one_epoch() -> None:
     """The baseline's best epochs are all 5, its accuracies all 0.9 of 100 examples."""
-    later = [gate._within("best_epoch", [5.0] * 5, [float(e)], 1.0, 0.01).holds for e in (5, 6, 7, 30)]
+    later = [limits.within("best_epoch", [5.0] * 5, [float(e)], 1.0, 0.01).holds for e in (5, 6, 7, 30)]
     assert later == [True, True, True, False]
-    fewer = [gate._within("val_accuracy_best", [0.9] * 5, [a], 0.01, 0.01).holds for a in (0.9, 0.89, 0.88, 0.8)]
+    fewer = [limits.within("val_accuracy_best", [0.9] * 5, [a], 0.01, 0.01).holds for a in (0.9, 0.89, 0.88, 0.8)]
     assert fewer == [True, True, True, False]

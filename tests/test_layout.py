@@ -13,7 +13,7 @@ import regrun
 
 PACKAGE = Path(regrun.__file__).parent
 LAYERS = [
-    "errors paths disk signals due settings.fields demos demos.shown",
+    "errors paths revision disk signals due settings.fields demos demos.shown",
     "demos.approximation demos.depth demos.descent demos.dropout demos.shrinkage demos.symmetry demos.variance",
     "settings.data settings.model settings.optimizer settings.reg settings.scheduler settings.trainer launchers",
     "settings",
@@ -21,6 +21,7 @@ LAYERS = [
     "apart layers initializers augment averaging schedules metrics mixing pixels policies stopping "
     "across stats streams objective meter rows records ensembling predictions components",
     "findings locks",
+    "limits",
     "checks config conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.order data.source data.sources data.split data.stream data.tables data.windows "
@@ -33,6 +34,7 @@ LAYERS = [
     "pairing",
     "levels",
     "paired",
+    "best budget overall",
     "saving writing ledger compare effects effectsview ensemble replay gate pruning asktell",
     "report report.figures report.drawing report.axes report.charts report.svg report.png report.folder report.factors "
     "report.tables report.sections report.page report.terminal report.write",
@@ -42,6 +44,8 @@ LAYERS = [
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
+    "studies studies.design studies.judge studies.words studies.pictures studies.figures studies.computed studies.plan "
+    "studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",
 ]
@@ -57,9 +61,10 @@ TORCH_FREE = (
     "dictionary help plots display errors paths "
     "plan collect effects overrides standing sweepview effectsview demos.catalogue space apart "
     "predictions ensembling ensemble ensembleview tracking trackers.wandb parallel "
-    "stats across pairing levels paired compare compareview ledger components variance confirm "
+    "stats across pairing levels paired best budget overall compare compareview ledger components variance confirm "
     "report.write report.sections report.page report.terminal report.svg report.png "
-    "stopping replay replayview gate gateview"
+    "stopping replay replayview limits gate gateview "
+    "studies.design studies.judge studies.words studies.pictures"
 )
 WRITING_METHODS = (
     "chmod hardlink_to makedirs mkdir mkdtemp mkstemp NamedTemporaryFile remove rename rmdir rmtree symlink_to "

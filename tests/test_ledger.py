@@ -105,6 +105,30 @@ def test_every_table_of_a_sweep_ends_with_its_looks(capsys: pytest.CaptureFixtur
     assert last == ledger.line(Path("s")) and last.endswith(", n = 2)")
 
 
+def test_every_command_that_shows_test_figures_tells_the_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = ["trainer.early_stopping.patience=null", "trainer.save=predictions", "seed=range(3)"]
+    assert main([*SWEEP, *whole]) == 0
+    expected = ledger.line(Path("s"))
+    assert "; the best of 2 by luck alone is expected about " in expected
+    commands = ["compare s", "stopping s", "check s --against s", "report s --terminal", "ensemble s"]
+    for command in commands:
+        capsys.readouterr()
+        assert main(command.split()) == 0
+        told = expected.replace("look 1", "look 2") if command == "ensemble s" else expected
+        assert told[1:] in capsys.readouterr().out, command
+    assert main(["report", "s"]) == 0
+    assert Path("s/report.html").read_text(encoding="utf-8").count(expected[1:].replace("look 1", "look 2")) == 2
+
+
+def test_tables_that_came_without_their_stacks_are_a_look() -> None:
+    assert main(SWEEP) == 0
+    before = ledger.line(Path("s"))
+    shutil.rmtree("s/stacks")
+    assert ledger.line(Path("s")) == before
+    Path("s/summary.csv").rename("table.csv")
+    assert ledger.line(Path("table.csv")) == before
+
+
 def test_folders_count_alone_unless_they_are_named_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SWEEP) == 0 and main([*SWEEP, "optimizer.lr=0.03,0.1", "hydra.sweep.dir=t"]) == 0
     capsys.readouterr()

@@ -105,8 +105,8 @@ def test_an_effect_is_the_mean_over_seeds_of_paired_differences(sweep: Path) -> 
     table = pd.read_csv(sweep / "summary.csv").set_index(["optimizer.lr", "seed", "model.width"]).val_accuracy_best
     found = {effect.after: effect for effect in factors.effects(folder.read(sweep))}
     differences = (table.xs(16, level=2) - table.xs(8, level=2)).groupby("seed").mean()
-    effect = found["model.width=16"]
-    assert (effect.before, effect.pairs, effect.val.n) == ("model.width=8", 9, 3)
+    effect = found["width=16"]
+    assert (effect.before, effect.pairs, effect.val.n) == ("width=8", 9, 3)
     low, high = stats.t.interval(0.95, 2, differences.mean(), stats.sem(differences))
     assert [effect.val.mean, effect.val.low, effect.val.high] == pytest.approx([differences.mean(), low, high])
 
@@ -144,8 +144,33 @@ def test_the_same_tables_give_the_same_bytes(page: Path, sweep: Path) -> None:
     assert page.read_bytes() == before
 
 
-def test_a_run_that_diverged_is_told(page: Path) -> None:
-    assert "6 of 18 runs did not end well." in page.read_text(encoding="utf-8")
+def test_runs_that_diverged_are_told_and_success_has_an_interval(sweep: Path, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "6 of 18 runs did not end well." in text and "6 diverged of 18 runs." in text
+    for setting in folder.read(sweep).settings:
+        ok = 0 if setting.values["optimizer.lr"] == "1e+30" else 3
+        expected = stats.binomtest(ok, 3).proportion_ci(method="wilson")
+        assert setting.success is not None
+        found = [setting.success.mean, setting.success.low, setting.success.high]
+        assert found == pytest.approx([ok / 3, expected.low, expected.high])
+    assert text.count("<td>0 of 3, 0 [0, 56] %</td>") == 2 and text.count("<td>3 of 3, 100 [44, 100] %</td>") == 4
+
+
+def test_the_result_stands_first(sweep: Path, page: Path) -> None:
+    best = folder.read(sweep).settings[0]
+    val, test = (best.mean(f"{split}_accuracy_best") for split in ("val", "test"))
+    assert val is not None and test is not None and val.low is not None and val.high is not None
+    line = (
+        f"Best by val: {best.label}. Accuracy {100 * val.mean:.1f} [{100 * val.low:.1f}, {100 * val.high:.1f}] % on val"
+    )
+    text = page.read_text(encoding="utf-8")
+    assert f"{line} and {100 * test.mean:.1f} [" in text and text.index(line) < text.index("<h2>Effects")
+
+
+def test_provenance_names_data_code_and_commit(sweep: Path, page: Path) -> None:
+    row, text = folder.read(sweep).runs[0], page.read_text(encoding="utf-8")
+    for name in ("data_hash", "git", "code", "versions"):
+        assert f"<td>{name}</td><td>{row[name][: 12 if name == 'git' else None]}</td>" in text
 
 
 @pytest.mark.parametrize(
@@ -189,21 +214,7 @@ def test_a_browser_shows_the_page(page: Path, browser: chromium.Chromium, width:
     """Nothing is complained about, asked for, or wider than the window; no texts of a picture overlap or leave it."""
     browser.open(page, width=width, scheme=scheme)
     assert browser.value("document.documentElement.scrollWidth") <= width
-    problems = browser.value(
-        """
-        [...document.querySelectorAll("svg")].flatMap((svg) => {
-          const view = svg.viewBox.baseVal, boxes = [...svg.querySelectorAll("text")].map((t) => [t, t.getBBox()]);
-          const out = boxes.filter(([, b]) => b.x < -1 || b.y < -1 || b.x + b.width > view.width + 1
-            || b.y + b.height > view.height + 1).map(([t]) => "outside: " + t.textContent);
-          const over = boxes.flatMap(([t, a], i) => boxes.slice(i + 1).filter(([, b]) =>
-            Math.min(a.x + a.width, b.x + b.width) - Math.max(a.x, b.x) > 1 &&
-            Math.min(a.y + a.height, b.y + b.height) - Math.max(a.y, b.y) > 4)
-            .map(([u]) => svg.querySelector("title").textContent + ": " + t.textContent + " | " + u.textContent));
-          return [...out, ...over];
-        })
-        """
-    )
-    assert problems == []
+    assert browser.misplaced() == []
     letters = browser.value(
         """Math.min(...[...document.querySelectorAll("svg text")].map((t) => t.getBoundingClientRect().height))"""
     )
@@ -283,7 +294,7 @@ def test_the_terminal_gets_tables_and_no_file(sweep: Path, tmp_path: Path, capsy
     before = sorted(root.iterdir())
     assert main(["report", str(root), "--terminal"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(re.match(r"model.width=16 optimizer.lr=0.3 +3 +\d\d\.\d \[", line) for line in lines)
+    assert any(re.match(r"width=16 lr=0.3 +3 +\d\d\.\d \[", line) for line in lines)
     assert sorted(root.iterdir()) == before
 
 

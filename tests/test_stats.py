@@ -143,3 +143,9 @@ def test_extreme_effects_need_two_pairs_or_more_than_anybody_has(effect: float, 
 
 def test_no_pair_detects_nothing() -> None:
     assert math.isnan(stats.detectable(1))
+
+
+def test_wilcoxon_is_scipys_and_says_nothing_of_one() -> None:
+    assert stats.wilcoxon_p(DIFFERENCES) == reference.wilcoxon(DIFFERENCES).pvalue == 0.125
+    assert (stats.wilcoxon_p([0.0, 0.0]), stats.wilcoxon_p([0.1, 0.2, 0.0])) == (1.0, 0.5)
+    assert math.isnan(stats.wilcoxon_p([0.3]))

@@ -280,6 +280,14 @@ def test_the_best_setting_is_a_line_to_copy(cells: dict[str, str], line: str) ->
     assert best == f"best: 'model.widths=[1,10]' reg.dropout.rate=0.25 optimizer.lr=0.001  {line}"
 
 
+def test_means_of_other_seeds_are_told() -> None:
+    """A setting that lost a run, beside one that lost none; one that lost all has no mean."""
+    rows = effects(3)
+    line = "means are of 2 to 3 runs, not all of the same seeds; regrun compare pairs them"
+    assert line not in effectsview.lines([rows[0], rows[1] | {"failed": "3"}], Path("out"))
+    assert line in effectsview.lines([rows[0], rows[1] | {"failed": "1"}], Path("out"))
+
+
 def test_where_every_run_failed_there_is_no_best() -> None:
     nothing = {"n": "2", "failed": "2"} | dict.fromkeys(FIGURES, "none")
     lines = effectsview.lines(effects(2, **nothing), Path("out"))

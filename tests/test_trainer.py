@@ -195,7 +195,7 @@ ACTED = {
     "dropout": (s.Reg(dropout=s.Dropout(rate=0.3)), 0.28, 0.32),
     "batchnorm": (s.Reg(batchnorm=s.BatchNorm(active=True)), 2, 2),
     "layernorm": (s.Reg(layernorm=s.LayerNorm(active=True)), 2, 2),
-    "weight_decay": (s.Reg(weight_decay=s.WeightDecay(0.1)), 64 * 24 + 24 * 24 + 24 * 10, 64 * 24 + 24 * 24 + 24 * 10),
+    "weight_decay": (s.Reg(weight_decay=s.WeightDecay(0.1)), 0.999e-4, 1.001e-4),  # lr times 0.1
     "l2": (s.Reg(l2=s.L2(0.01)), 0.1, 10),
     "l1": (s.Reg(l1=s.L1(0.001)), 0.1, 10),
     "max_norm": (s.Reg(max_norm=s.MaxNorm(1.0)), 0.1, 1),

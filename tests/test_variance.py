@@ -18,7 +18,7 @@ from regrun.settings import PURPOSES, Settings
 from regrun.variance import TOGETHER
 
 SMALL = ["model=shallow", "model.width=8", "trainer.progress=none", "trainer.epochs=1"]
-SD = {"init": 3.0, "order": 1.0, "split": 2.0, "dropout": 0.5}
+SD = {"init": 3.0, "order": 1.0, "split": 2.0, "dropout": 0.5, "augment": 1.5}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def additive(run: Settings, draw: Callable[[str, int], float]) -> float:
 
 
 def draws(seed: int) -> Callable[[str, int], float]:
-    table = {p: np.random.default_rng([seed, i]).normal(size=2000) for i, p in enumerate(PURPOSES)}
+    table = {p: np.random.default_rng([seed, i]).normal(size=3000) for i, p in enumerate(PURPOSES)}
     return lambda purpose, at: float(table[purpose][at])
 
 
@@ -47,7 +47,9 @@ def shares(runs: list[Settings], draw: Callable[[str, int], float]) -> dict[str,
 
 
 def test_additive_figures_give_back_their_components() -> None:
-    runs = variance.design(make(reg=s.Reg(dropout=s.Dropout(rate=0.5))), contexts=4, seeds=60)
+    runs = variance.design(
+        make(reg=s.Reg(dropout=s.Dropout(rate=0.5), mixup=s.Mixup(alpha=1.0))), contexts=4, seeds=100
+    )
     found, whole = shares(runs, draws(0)), sum(sd**2 for sd in SD.values())
     for purpose, sd in SD.items():
         assert found[purpose].variance == pytest.approx(sd**2, rel=0.25)
@@ -66,7 +68,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rows = [cells(run) for run in runs]
     for seed in range(400):
         draw = draws(seed)
-        quiet = {p: SD[p] if p != "dropout" else 0.0 for p in SD}
+        quiet = {p: SD[p] if p not in ("dropout", "augment") else 0.0 for p in SD}
         figures = [sum(quiet.get(p, 0) * draw(p, getattr(run.seeds, p)) for p in PURPOSES) for run in runs]
         found = {row.source: row for row in variance._rows("val_accuracy_best", list(zip(rows, figures, strict=True)))}
         split = found["split"]

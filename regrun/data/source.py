@@ -40,12 +40,13 @@ class Source:
         return self.inputs.is_floating_point() and bool(self.inputs.isnan().any())
 
     @functools.cached_property
-    def mark(self) -> str:
-        """What tells another version of the data from this one: a hash of all targets and of about 1,000 inputs."""
-        digest = hashlib.sha256(repr(self.inputs.shape).encode())
-        for part in (self.targets, self.inputs[:: max(1, len(self.inputs) // 1000)]):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:10]
+    def data_hash(self) -> str:
+        """What was read: equal for equal examples, targets and test set (0.04 s for MNIST)."""
+        found = hashlib.sha256()
+        for part in (self.inputs, self.targets, self.train, self.test):
+            found.update(f"{part.dtype} {list(part.shape)}".encode())
+            found.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()[:16]
 
     @property
     def num_outputs(self) -> int:

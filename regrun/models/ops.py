@@ -143,7 +143,11 @@ class Linear(Op):
     def backward(self, gradient: Tensor, on: Pass, *, needs_input: bool = True) -> Tensor | None:
         x, weight = on.take()
         gradient = gradient.to(on.dtype)
-        _into(on.gradients[f"{self.name}.weight"], torch.bmm, gradient.transpose(1, 2), x)
+        out = on.gradients[f"{self.name}.weight"]
+        if min(self.fan_in, self.fan_out) > 1:
+            _into(out, torch.bmm, gradient.transpose(1, 2), x)
+        else:  # torch takes another routine for a vector of a replica alone, which rounds otherwise
+            out.copy_((gradient * x).sum(1).view_as(out))
         if self.bias:
             _into(on.gradients[f"{self.name}.bias"], torch.sum, gradient, 1)
         return layers.product(gradient, weight) if needs_input else None

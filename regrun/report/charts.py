@@ -31,7 +31,8 @@ def forest(
     name: str, title: str, bars: Sequence[Bar], *, quantity: str, unit: str, line: float | None = None
 ) -> Drawing:
     """A mean and its interval for each setting, one below the other; a line at `line`, or the first one's mean."""
-    about = f"{bars[0].label} is first with {_interval(bars[0].mean)}; {len(bars)} settings. The table has the figures."
+    first = f"{bars[0].label} is first with {_interval(bars[0].mean, quantity)}"
+    about = f"{first}; {len(bars)} bars. The table has the figures."
     drawing, top = begin(name, title, about)
     ends = [v for bar in bars for v in (bar.mean.mean, bar.mean.low, bar.mean.high) if v is not None]
     at = bars[0].mean.mean if line is None else line
@@ -44,7 +45,7 @@ def forest(
         for row in text:
             drawing.add(*clear(Label(12, top + 8, row, size=SMALL)))
             top += 14
-        drawing.add(*clear(Label(WIDTH - 4, top - 6, _interval(bar.mean), "muted", "end", SMALL)))
+        drawing.add(*clear(Label(WIDTH - 4, top - 6, _interval(bar.mean, quantity), "muted", "end", SMALL)))
         drawing.add(*_whisker(bar.mean, x, top + 4))
         top += 20
     drawing.height = bottom + FOOT
@@ -57,9 +58,9 @@ def _whisker(mean: Mean, x: Scale, y: float) -> list[Line | Dot]:
     return [*bar, Dot(x(mean.mean), y, "c0", 4.5, "square")]
 
 
-def _interval(mean: Mean) -> str:
-    ends = [abs(v) for v in (mean.mean, mean.low, mean.high) if v is not None]
-    return with_interval(mean, 1 if max(ends) >= 2 else 3) + (" (n = 1)" if mean.low is None else "")
+def _interval(mean: Mean, quantity: str) -> str:
+    digits = {"accuracy": 1, "change": 2}.get(quantity, 3)
+    return with_interval(mean, digits) + (" (n = 1)" if mean.low is None else "")
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ def _cell(
     text = "none" if value is None else f"{value:.{digits}f}"
     level = 0.0 if value is None else min(1.0, max(0.0, (value - low) / (high - low or 1.0)))
     ink = "ink" if value is None else "#ffffff" if level < 0.55 else "#000000"
-    note = f"{bad} bad" if bad else ""
+    note = f"{bad} not ok" if bad else ""
     shapes: list[Area | Label] = [
         Area(corners, "grid" if value is None else shade(level), title=f"{text} {note}".strip())
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from regrun import overrides
 from regrun.collect import FINISHED
 from regrun.report.figures import Cells, Mean, mean, number
-from regrun.report.folder import Folder
+from regrun.report.folder import Folder, shortened
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ def _of(found: Folder, factor: Sequence[str], names: Sequence[str]) -> Iterator[
         pairs = [(base[key], row) for key, row in runs.items() if key in base]
         val, test = (_differences(pairs, f"{split}_{found.quantity}_best") for split in ("val", "test"))
         if (change := _over_seeds(val)) is not None:
-            first, second = (
-                overrides.words(next(iter(own.values())), list(factor)) or "without" for own in (base, runs)
-            )
+            first, second = (shortened(next(iter(own.values())), factor) or "without" for own in (base, runs))
             yield Effect(first, second, change, _over_seeds(test), len(val))
 
 

@@ -44,16 +44,25 @@ def mean(values: Sequence[float]) -> Mean | None:
 
 def scaled(value: Mean | None, quantity: str) -> Mean | None:
     """In the unit of the screen: percent for accuracies."""
-    if value is None or quantity != "accuracy":
-        return value
-    parts = (None if v is None else 100 * v for v in (value.low, value.high))
-    return Mean(value.n, 100 * value.mean, *parts)
+    return value if value is None or quantity != "accuracy" else percent(value)
+
+
+def percent(share: Mean) -> Mean:
+    """Of a share."""
+    parts = (None if v is None else 100 * v for v in (share.low, share.high))
+    return Mean(share.n, 100 * share.mean, *parts)
 
 
 def shown(value: Mean | None, quantity: str) -> str:
     """`94.5 [92.7, 96.3]`; the mean alone where there is no interval, `none` where there is no mean."""
     found = scaled(value, quantity)
     return "none" if found is None else with_interval(found, 1 if quantity == "accuracy" else 3)
+
+
+def change(value: Mean | None, quantity: str) -> str:
+    """A difference: points of accuracy have two digits."""
+    found = scaled(value, quantity)
+    return "none" if found is None else with_interval(found, 2 if quantity == "accuracy" else 3)
 
 
 def with_interval(value: Mean, digits: int) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import collect, overrides
+from regrun import collect, ledger, overrides
 from regrun.collect import FINISHED
 from regrun.errors import ConfigError, DataError, clip
 from regrun.report.figures import Cells, Mean, mean, number, numbers
+from regrun.stats import wilson
 
 FIGURES = ("accuracy", "r2")  # what is higher where a network is better
 NEEDED = ("run_id", "status", "seed", "stop_reason")
@@ -32,6 +33,12 @@ class Setting:
         """The runs that ended well, or diverged."""
         return [row for row in self.runs if row["status"] in FINISHED]
 
+    @property
+    def success(self) -> Mean | None:
+        """The share of its runs that ended well, of those that ended, with its Wilson interval."""
+        ended = [row["status"] for row in self.runs if row["status"] != "interrupted"]
+        return Mean(len(ended), *wilson(ended.count("ok"), len(ended))) if ended else None
+
     def mean(self, column: str) -> Mean | None:
         """Of a column of summary.csv, over the finished runs."""
         return mean(numbers(self.finished, column))
@@ -52,6 +59,7 @@ class Folder:
     varied: list[str]  # settings in which the plan's runs differ, seeds aside
     settings: list[Setting]
     quantity: str  # accuracy, r2, or loss where no run has either
+    looks: str = ""  # how often test was read, for how many settings, and how lucky the best of them is
     curves: dict[str, dict[tuple[str, str], dict[int, float]]] = field(default_factory=dict)
     layers: dict[str, dict[int, dict[str, dict[str, float]]]] = field(default_factory=dict)
 
@@ -90,7 +98,8 @@ def read(root: Path) -> Folder:
     quantity = next((name for name in FIGURES if numbers(runs, f"val_{name}_best")), "loss")
     settings = _settings(runs, varied, quantity)
     curves, layers = _curves(root / "curves.csv"), _layers(root / "layers.csv")
-    return Folder(root, runs, max(len(planned), len(runs)), varied, settings, quantity, curves, layers)
+    looks = ledger.line(root)
+    return Folder(root, runs, max(len(planned), len(runs)), varied, settings, quantity, looks, curves, layers)
 
 
 def _settings(runs: Sequence[Cells], varied: Sequence[str], quantity: str) -> list[Setting]:
@@ -112,9 +121,14 @@ def _setting(values: dict[str, str], runs: list[Cells], label: str) -> Setting:
 def _labels(rows: Sequence[Cells], names: Sequence[str]) -> list[str]:
     """Short names: `depth=8 dropout.rate=0.2 batchnorm`; whole overrides where two settings would have the same."""
     whole = [overrides.words(row, names) or "the only setting" for row in rows]
-    shown = [overrides.words(row, [n for n in names if row[n] != overrides.NEUTRAL.get(n)]).split() for row in rows]
-    short = [" ".join(GROUP.sub("", word) for word in words) or "no reg" for words in shown]
+    short = [shortened(row, names) or "no reg" for row in rows]
     return short if len(set(short)) == len(short) else whole
+
+
+def shortened(row: Cells, names: Sequence[str]) -> str:
+    """Overrides without groups, and without what is off."""
+    words = overrides.words(row, [n for n in names if row[n] != overrides.NEUTRAL.get(n)]).split()
+    return " ".join(GROUP.sub("", word) for word in words)
 
 
 def _rank(setting: Setting, quantity: str) -> float:

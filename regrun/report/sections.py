@@ -9,7 +9,7 @@ from regrun.report import charts, factors, tables
 from regrun.report.charts import Band, Bar, Grid, Stop
 from regrun.report.drawing import Drawing, Scale, scale
 from regrun.report.factors import Effect
-from regrun.report.figures import Mean, count_of, mean, number, numbers, scaled, within
+from regrun.report.figures import Mean, count_of, mean, number, numbers, percent, scaled, shown, within
 from regrun.report.folder import LAYER_FIGURES, Folder, Points, Setting
 from regrun.report.tables import Table
 
@@ -42,19 +42,36 @@ def run(found: Folder) -> Section:
     count, first = len(found.runs), found.runs[0]
     kinds = sorted({row["data.kind"] for row in found.runs})
     lines = [f"{count_of(count, 'run')} of {count_of(len(found.settings), 'setting')} on {', '.join(kinds)}."]
-    sizes = {len(setting.runs) for setting in found.settings}
+    sizes = {len(setting.finished) for setting in found.settings}
     if len(sizes) == 1 and count > 1:
         lines.append(f"{count_of(sizes.pop(), 'run')} for each setting.")
     elif count > 1:
         lines.append(
-            f"Settings have from {min(sizes)} to {max(sizes)} runs: their intervals differ for that reason, too."
+            f"Settings have from {min(sizes)} to {max(sizes)} finished runs: their means are not of the same seeds. "
+            "regrun compare pairs them."
         )
     if left := tables.unfinished(found):
         lines.append(f"{count_of(left, 'run')} of the plan have not ended: this is a report on the others.")
     if all(number(row.get("train_size")) == number(first.get("train_size")) for row in found.runs):
         sizes_of = [f"{first.get(f'{split}_size', 'none')} {split}" for split in ("train", "val", "test")]
         lines.append(f"Examples: {', '.join(sizes_of)}.")
-    return Section("run", "What was run", lines, [], _with_rows(tables.varied(found), tables.shared(found)))
+    return Section(
+        "run", "What was run", [*lines, *_found(found)], [], _with_rows(tables.varied(found), tables.shared(found))
+    )
+
+
+def _found(found: Folder) -> Iterator[str]:
+    """The result in a sentence or two."""
+    best, q = found.settings[0], found.quantity
+    unit = " %" if q == "accuracy" else ""
+    val, test = (best.mean(f"{split}_{q}_best") for split in ("val", "test"))
+    if val is not None:
+        name = "" if len(found.settings) == 1 else f"Best by val: {best.label}. "
+        told = f" and {shown(test, q)}{unit} on test" if test is not None else ""
+        yield f"{name}{found.called.capitalize()} {shown(val, q)}{unit} on val{told} ({count_of(val.n, 'run')})."
+    bad = {name: sum(row["status"] == name for row in found.runs) for name in ("diverged", "failed", "oom")}
+    if told := ", ".join(f"{number} {name}" for name, number in bad.items() if number):
+        yield f"{told} of {count_of(len(found.runs), 'run')}."
 
 
 def _with_rows(*found: Table) -> list[Table]:
@@ -71,6 +88,7 @@ def effects(found: Folder) -> Section:
         lines.append(
             f"The best of {len(found.settings)} settings looks better on val than it is: it was chosen by that figure."
         )
+    lines.append(_sentence(found.looks))
     if any(len(s.runs) == 1 for s in found.settings):
         lines.append("n = 1 gives no interval: train more seeds to learn how much chance there is in a figure.")
     found_effects = factors.effects(found)
@@ -82,6 +100,11 @@ def effects(found: Folder) -> Section:
     return Section(
         "effects", "Effects", lines, drawings, _with_rows(tables.effects(found), tables.factors(found, found_effects))
     )
+
+
+def _sentence(line: str) -> str:
+    """What stands below tables in a terminal, for a page."""
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def _effects(found: Folder, effects: Sequence[Effect]) -> Iterator[Drawing]:
@@ -114,14 +137,22 @@ def curves(found: Folder) -> Section | None:
         "Mean over runs; the band is its 95 % t interval, as far as all runs of a setting have trained. After that, a "
         "thin line is the mean of those that went on. Both splits are measured in eval mode, without augmentation."
     ]
-    if len(found.settings) > PANELS:
-        lines.append(f"The best {PANELS} of {len(found.settings)} settings; curves.csv has all.")
+    shown = [s for s in found.settings if _has_curve(found, s)] or found.settings
+    if len(shown) < len(found.settings):
+        lines.append(f"{count_of(len(found.settings) - len(shown), 'setting')} ended before the first epoch: no curve.")
+    if len(shown) > PANELS:
+        lines.append(f"The best {PANELS} of {len(shown)} settings; curves.csv has all.")
     quantities = [found.quantity, "loss"] if found.quantity != "loss" else ["loss"]
-    own = {q: [(s, bands) for s in found.settings[:PANELS] if (bands := _bands(found, s, q))] for q in quantities}
+    own = {q: [(s, bands) for s in shown[:PANELS] if (bands := _bands(found, s, q))] for q in quantities}
     drawn = [drawing for q in quantities for drawing in _overlay(found, q)]
     panels = [list(_panels(own[q], q, _unit(found, q))) for q in quantities]
     drawn += [drawing for pair in zip(*panels, strict=False) for drawing in pair]
     return Section("curves", "Learning curves", lines, drawn, is_paired=len(quantities) == 2)
+
+
+def _has_curve(found: Folder, setting: Setting) -> bool:
+    """Whether a run of it went beyond its first point."""
+    return any(len(points) > 1 for row in setting.runs for points in found.curves.get(row["run_id"], {}).values())
 
 
 def _unit(found: Folder, quantity: str) -> str:
@@ -321,9 +352,19 @@ def failures(found: Folder) -> Section:
     if not table.rows:
         return Section("failures", "Failures and divergences", ["None: every run ended well."])
     lines = [
-        f"{len(table.rows)} of {count_of(len(found.runs), 'run')} did not end well. A run that diverged is a result."
+        f"{len(table.rows)} of {count_of(len(found.runs), 'run')} did not end well. A run that diverged is a result. "
+        "What share of a setting's runs ends well is known as well as so few runs tell: 95 % Wilson intervals."
     ]
-    return Section("failures", "Failures and divergences", lines, [], [table])
+    return Section("failures", "Failures and divergences", lines, list(_successes(found)), [table])
+
+
+def _successes(found: Folder) -> Iterator[Drawing]:
+    """Each setting's share of runs that ended well, the lowest first."""
+    bars = [Bar(s.label, percent(share)) for s in found.settings if (share := s.success) is not None]
+    bars = sorted(bars, key=lambda bar: bar.mean.mean)[:BARS]
+    if bars:
+        unit = "runs that ended well (%)"
+        yield charts.forest("failures", "Success by setting", bars, quantity="accuracy", unit=unit, line=100.0)
 
 
 def runs(found: Folder) -> Section:
@@ -334,7 +375,7 @@ def runs(found: Folder) -> Section:
 def looks(found: Folder) -> Section:
     """How often test was read."""
     read = sum(number(row.get(f"test_{found.quantity}_best")) is not None for row in found.runs)
-    lines = [f"{count_of(read, 'run')} read test at its end, in one look."]
+    lines = [f"{count_of(read, 'run')} read test at its end, in one look.", _sentence(found.looks)]
     if curves_of := sum(("test", "loss") in own for own in found.curves.values()):
         lines.append(f"{count_of(curves_of, 'run')} read it after each epoch, too (trainer.test_curve).")
     table = tables.ledger(found.root)

@@ -1,18 +1,31 @@
 """A folder -> the report's tables: text cells only; page.py and terminal.py show them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from regrun import collect, overrides
 from regrun.collect import FINISHED
 from regrun.report.factors import Effect
-from regrun.report.figures import Cells, Mean, counted, fixed, number, numbers, plain, shown
+from regrun.report.figures import (
+    Cells,
+    Mean,
+    change,
+    counted,
+    fixed,
+    number,
+    numbers,
+    percent,
+    plain,
+    shown,
+    with_interval,
+)
 from regrun.report.folder import Folder, Setting
 from regrun.settings import columns
 
 LEDGER = "ledger.csv"
-PROVENANCE = ("device", "world_size", "versions", "fingerprint")
+PROVENANCE = ("device", "world_size", "versions", "git", "code", "data_hash", "fingerprint")
+COMMIT = 12  # digits of a commit that are shown
 CHOSEN = 200  # letters of a cell that is somebody's text
 
 
@@ -55,11 +68,12 @@ def effects(found: Folder) -> Table:
     q = found.quantity
     unit = _unit(found)
     head = ["setting", "runs", f"val {unit}", f"test {unit}", "val loss", "gap"]
-    counts = {"failed": _failed, "diverged": _diverged}
+    counts: dict[str, Callable[[Setting], int | str]] = {"failed": _failed, "diverged": _diverged}
     bad = {name: count for name, count in counts.items() if any(map(count, found.settings))}
+    bad |= {"ended well": _success} if bad else {}
     rows = [
         [
-            s.name,
+            s.label,
             str(len(s.runs)),
             shown(s.mean(f"val_{q}_best"), q),
             shown(s.mean(f"test_{q}_best"), q),
@@ -77,7 +91,7 @@ def factors(found: Folder, effects: Sequence[Effect]) -> Table:
     q = found.quantity
     unit = "points" if q == "accuracy" else found.called
     head = ["from", "to", "pairs", "seeds", f"val, {unit}", f"test, {unit}"]
-    rows = [[e.before, e.after, str(e.pairs), str(e.val.n), shown(e.val, q), shown(e.test, q)] for e in effects]
+    rows = [[e.before, e.after, str(e.pairs), str(e.val.n), change(e.val, q), change(e.test, q)] for e in effects]
     return Table("One setting at a time, paired by seed", head, rows)
 
 
@@ -93,6 +107,14 @@ def _diverged(setting: Setting) -> int:
     return sum(row["status"] == "diverged" for row in setting.runs)
 
 
+def _success(setting: Setting) -> str:
+    """`3 of 4, 75 % [30, 95]`, by Wilson."""
+    share = setting.success
+    if share is None:
+        return "none"
+    return f"{round(share.n * share.mean)} of {share.n}, {with_interval(percent(share), 0)} %"
+
+
 def stopping(found: Folder) -> Table:
     """Where each setting stopped, and what its last epoch would have given."""
     q = found.quantity
@@ -101,7 +123,7 @@ def stopping(found: Folder) -> Table:
     head += [f"test {unit}, best epoch", "last epoch's", "best minus last"]
     rows = [
         [
-            s.name,
+            s.label,
             counted(row["stop_reason"] for row in s.runs),
             plain(s.mean("best_epoch")),
             plain(s.mean("last_epoch")),
@@ -123,7 +145,7 @@ def plain_of(value: Mean | None, quantity: str) -> str:
 def failures(found: Folder) -> Table:
     """Every run that did not end well."""
     bad = [row for row in found.runs if row["status"] != "ok"]
-    names = {row["run_id"]: s.name for s in found.settings for row in s.runs}
+    names = {row["run_id"]: s.label for s in found.settings for row in s.runs}
     rows = [
         [
             names[row["run_id"]],
@@ -188,9 +210,10 @@ def ledger(root: Path) -> Table | None:
 
 
 def provenance(found: Folder) -> Table:
-    """On what the runs were trained, how long it took, and the state of the code where it is recorded."""
-    recorded = [name for name in found.runs[0] if name.startswith("git")]
-    facts = [[name, _clip(counted(row[name] for row in found.runs))] for name in (*recorded, *PROVENANCE)]
+    """On what the runs were trained, by which code, how long it took; tables of older versions lack some of it."""
+    recorded = [name for name in PROVENANCE if name in found.runs[0]]
+    cells = {name: [row[name][: COMMIT if name == "git" else None] for row in found.runs] for name in recorded}
+    facts = [[name, _clip(counted(own))] for name, own in cells.items()]
     seconds, peak = numbers(found.runs, "seconds"), numbers(found.runs, "peak_memory_bytes")
     facts.append(["run seconds", f"{sum(seconds):.1f} in total; a stack's runs share theirs"])
     facts += [["peak memory", f"{max(peak) / 2**20:,.0f} MiB"]] if peak else []

@@ -1,0 +1,151 @@
+"""A planned study -> its figures, its verdict, its own tables in the folder of its runs."""
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from regrun import collect, records, rows, sweep
+from regrun.conversion import parsed
+from regrun.errors import RunFailed
+from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
+from regrun.prepare import device_name, versions
+from regrun.studies import figures
+from regrun.studies.computed import COMPUTED, Found
+from regrun.studies.design import Study
+from regrun.studies.figures import Layers, Run
+from regrun.studies.judge import Figures, judge
+from regrun.studies.plan import Planned
+from regrun.studies.words import measured
+
+VERDICT = "verdict.csv"
+TABLES: dict[str, type] = {VERDICT: StudyRow, "checks.csv": StudyCheckRow, "figures.csv": StudyFigureRow}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a study came to."""
+
+    study: Study
+    row: StudyRow
+    checks: list[StudyCheckRow]
+    figures: list[StudyFigureRow]
+
+
+def conduct(planned: Planned, command: str) -> Done | int:
+    """Train what is missing, measure, judge, write the tables; or the exit code of a signal that ended the training.
+
+    command: what repeats it. Raises RunFailed where a run failed or has no figure: there is no verdict, then.
+    """
+    start, study, runs = time.monotonic(), planned.study, dict[str, Run]()
+    found = [StudyFigureRow(study.name, own.arm, seed, own.figure, own.over, own.value) for seed, own in _all(planned)]
+    if planned.trains:
+        if code := sweep.execute(planned.command, by="study").signal_code:
+            return code
+        runs = _ended(planned)
+        found += [
+            StudyFigureRow(study.name, own.arm, seed, own.figure, own.over, own.value)
+            for seed, own in _measured(planned, runs)
+        ]
+    if bad := [row for row in found if not math.isfinite(row.value)]:
+        raise RunFailed(f"study {study.name}: {bad[0].figure} of {bad[0].arm}, seed {bad[0].seed}, has no value")
+    verdict, checks = judge(study.name, study.checks, _by_arm(found))
+    row = _row(planned, verdict, checks[0], list(runs.values()), time.monotonic() - start, command)
+    done = Done(study, row, checks, found)
+    _write(planned, done)
+    return done
+
+
+def read(folder: Path, study: Study) -> Done:
+    """What `conduct` wrote. Raises DataError."""
+    tables = [
+        [parsed(cls, row) for row in collect.checked(folder / name, rows.columns(cls))] for name, cls in TABLES.items()
+    ]
+    return Done(study, tables[0][0], tables[1], tables[2])
+
+
+def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
+    """What is computed and not trained: a seed on each core, since BLAS's own threads wait for each other."""
+    study, own = planned.study, planned.command.jobs[0].settings
+    if study.compute is None:
+        return
+    compute, is_quick = COMPUTED[study.compute], planned.profile == "quick"
+    with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        tried = pool.map(lambda seed: list(compute(own, planned.source, seed, is_quick)), planned.seeds)
+        for seed, found in zip(planned.seeds, tried, strict=True):
+            yield from ((seed, one) for one in found)
+
+
+def _ended(planned: Planned) -> dict[str, Run]:
+    """Every run by run_id. Raises RunFailed where one has not ended well enough to be measured."""
+    root, layers = planned.root, Layers(planned.root)
+    cells = {row["run_id"]: row for row in collect.finished(root)}
+    if missing := set(planned.runs) - set(cells):
+        raise RunFailed(
+            f"study {planned.study.name}: {len(missing)} of {len(planned.runs)} runs have failed, so there is no "
+            f"verdict; {root / 'summary.csv'} says why, and the same command tries them again"
+        )
+    return {i: Run(cells[i], p.job.folder, layers, p.source) for i, p in planned.runs.items()}
+
+
+def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Found]]:
+    """Each figure of a check for each of its arms, and what the picture shows of every arm."""
+    study, picture = planned.study, planned.study.picture
+    wanted = [(arm, check.figure) for check in study.checks for arm in check.of]
+    wanted += [(arm, picture.figure) for arm in study.arms] if picture and not picture.over else []
+    for arm, figure in dict.fromkeys(wanted):
+        for seed, ids in planned.arms.get(arm, {}).items():
+            yield seed, Found(arm, figure, figures.measured(figure, [runs[i] for i in ids]))
+    if picture and picture.over and study.compute is None:
+        for arm, by_seed in planned.arms.items():
+            for seed, ids in by_seed.items():
+                for own in [runs[i] for i in ids]:
+                    value = figures.measured(picture.figure, [own])
+                    yield seed, Found(arm, picture.figure, value, own.number(picture.over))
+
+
+def _by_arm(found: Sequence[StudyFigureRow]) -> Figures:
+    table: dict[tuple[str, str], dict[int, float]] = {}
+    for row in found:
+        if row.over is None:
+            table.setdefault((row.arm, row.figure), {})[row.seed] = row.value
+    return table
+
+
+def _row(
+    planned: Planned, verdict: str, first: StudyCheckRow, runs: Sequence[Run], seconds: float, command: str
+) -> StudyRow:
+    study, any_run = planned.study, next(iter(planned.runs.values()))
+    return StudyRow(
+        study=study.name,
+        chapter=study.chapter,
+        claim=study.claim,
+        verdict=verdict,
+        expected=study.expected,
+        profile=planned.profile,
+        seeds=len(planned.seeds),
+        runs=len(runs),
+        diverged=sum(not run.is_ok for run in runs),
+        effect=measured(first),
+        published=study.published,
+        paper=study.paper,
+        seconds=seconds,
+        device=device_name(any_run.device),
+        versions=versions(),
+        date=datetime.now(UTC).date().isoformat(),
+        command=command,
+    )
+
+
+def _write(planned: Planned, done: Done) -> None:
+    """The three tables, in the folder of the study's runs; the verdict last."""
+    records.make(planned.root)
+    parts: list[Sequence[StudyRow | StudyCheckRow | StudyFigureRow]] = [[done.row], done.checks, done.figures]
+    for (name, cls), own in reversed(list(zip(TABLES.items(), parts, strict=True))):
+        records.replace(planned.root / name, records.table([rows.columns(cls), *map(rows.values, own)]))

@@ -1,0 +1,60 @@
+"""What a check came to, in words."""
+
+from regrun.findings import StudyCheckRow
+
+SHARES = ("error", "gain", "change")  # figures that are shares: shown in percent, their differences in points
+
+
+def measured(row: StudyCheckRow) -> str:
+    """`-1.20 points [-1.70, -0.70]`: the statistic with its interval, in the unit of the screen."""
+    scale, unit = _unit(row)
+    bounds = (
+        "" if row.low is None or row.high is None else f" [{_number(scale * row.low)}, {_number(scale * row.high)}]"
+    )
+    return f"{_number(scale * row.mean)}{unit}{bounds}"
+
+
+def claimed(row: StudyCheckRow) -> str:
+    """`above 50 %`, `between -2 and 2 points`; nothing where it decides nothing."""
+    scale, unit = _unit(row)
+    above, below = (None if v is None else _number(scale * v) for v in (row.above, row.below))
+    if above is not None and below is not None:
+        return f"between {above} and {below}{unit}"
+    return f"above {above}{unit}" if above is not None else f"below {below}{unit}" if below is not None else ""
+
+
+def statistic(row: StudyCheckRow) -> str:
+    """`difference of test_error: a - b`."""
+    arms = [f"({arm})" for arm in row.arms]
+    match row.statistic:
+        case "difference":
+            return f"{row.figure}: {arms[0]} minus {arms[1]}"
+        case "ratio":
+            return f"{row.figure}: {arms[0]} over {arms[1]}"
+        case "interaction":
+            return f"{row.figure}: ({arms[0]} minus {arms[1]}) minus ({arms[2]} minus {arms[3]})"
+        case "share":
+            return f"share of seeds with {row.figure}: {arms[0]}"
+        case "each":
+            return f"{row.figure} of every seed: {arms[0]}"
+    return f"mean {row.figure}: {arms[0]}"
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is shown in percent."""
+    return figure.split("_")[-1] in SHARES and not figure.startswith(("relative", "eval"))
+
+
+def _unit(row: StudyCheckRow) -> tuple[float, str]:
+    if row.statistic == "share":
+        return 100.0, " %"
+    if row.statistic == "ratio" or not is_share(row.figure):
+        return 1.0, ""
+    return 100.0, " points" if row.statistic in ("difference", "interaction") or "gain" in row.figure else " %"
+
+
+def _number(value: float) -> str:
+    """As many digits as a reader can use."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
+    return f"{value:.2g}"
