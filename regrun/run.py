@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from regrun.trainer import Checkpoint, train
 from regrun.writing import SUMMARY, failed, marks, train_into, why_failed, write_summary
 
 SETTINGS, PICTURE = "settings.yaml", "curves.png"
+ENDED = (*collect.FINISHED, "failed", "oom")
 
 
 def execute(prepared: Prepared) -> Outcome:
     """Train one run and write everything it leaves. A run that fails is a row, too; Interrupted ends it."""
     with ExitStack() as held:
         prepared.peers.agreed(lambda: _begin(prepared, held))
-        return _train(prepared, None)
+        return _train(prepared, None, prepared.source.notes)
 
 
 def _begin(prepared: Prepared, held: ExitStack) -> None:
@@ -59,7 +61,7 @@ def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
             return row["status"]
         (prepared,) = peers.agreed(lambda: prepare([job], peers=peers, own=folder))
         found = peers.agreed(lambda: _found(prepared, other_machine=other_machine))
-        return _train(prepared, found).status
+        return _train(prepared, found, _where(found)).status
 
 
 def _hold(folder: Path, peers: Peers, held: ExitStack) -> None:
@@ -77,14 +79,13 @@ def _settings(folder: Path) -> settings.Settings:
 def _end(job: Job) -> dict[str, str] | None:
     """The run's row of summary.csv, if it has ended and all that it was to leave is there."""
     path = job.folder / SUMMARY
-    rows = foreign.rows(path) if path.is_file() else []
-    if not rows or rows[0]["status"] == "interrupted":
+    row = next(iter(foreign.rows(path)), None) if path.is_file() else None
+    if row is None or row.get("status") == "interrupted":
         return None
-    if rows[0]["status"] in collect.FINISHED and not (
-        is_kept(job, rows[0]["run_id"]) and (job.folder / PICTURE).is_file()
-    ):
-        return None
-    return rows[0]
+    if row.get("status") not in ENDED:
+        raise DataError(f"{path}: is none of regrun's, got status {clip(str(row.get('status')))!r}; remove it")
+    is_failed = row["status"] not in collect.FINISHED
+    return row if is_failed or (is_kept(job, row["run_id"]) and (job.folder / PICTURE).is_file()) else None
 
 
 def _found(prepared: Prepared, *, other_machine: bool) -> Found | None:
@@ -100,11 +101,19 @@ def _found(prepared: Prepared, *, other_machine: bool) -> Found | None:
     return found
 
 
-def _train(prepared: Prepared, found: Found | None) -> Outcome:
-    return _lead(prepared, found) if prepared.peers.is_writer else _follow(prepared, found)
+def _where(found: Found | None) -> list[str]:
+    """What is said of where a run goes on."""
+    if found is None:
+        return ["starting over: there was no checkpoint yet"]
+    return [*found.notes, f"going on in {found.manifest.where}"]
 
 
-def _lead(prepared: Prepared, found: Found | None) -> Outcome:
+def _train(prepared: Prepared, found: Found | None, notes: Sequence[str]) -> Outcome:
+    """notes: what there is to say first."""
+    return _lead(prepared, found, notes) if prepared.peers.is_writer else _follow(prepared, found)
+
+
+def _lead(prepared: Prepared, found: Found | None, notes: Sequence[str]) -> Outcome:
     """Train and write, in a folder that is held, with nothing in its tables but what the checkpoint knows of."""
     start, run, folder = time.monotonic(), prepared.job.settings, prepared.job.folder
     view, log = display.choose(run.trainer.progress), display.Plain(lambda line: records.log(folder, line))
@@ -120,7 +129,7 @@ def _lead(prepared: Prepared, found: Found | None) -> Outcome:
 
     for shown in views:
         shown.start(title(prepared), run.trainer.epochs)
-        for line in [*prepared.source.notes, *_where(found)]:
+        for line in notes:
             shown.note(line)
         for line in prepared.warnings:
             shown.warn(line)
@@ -150,10 +159,6 @@ def _lead(prepared: Prepared, found: Found | None) -> Outcome:
     if outcome.best_epoch is not None:
         prepared.peers.wait()
     return outcome
-
-
-def _where(found: Found | None) -> list[str]:
-    return [] if found is None else [*found.notes, f"going on in {found.manifest.where}"]
 
 
 def _follow(prepared: Prepared, found: Found | None) -> Outcome:

@@ -263,6 +263,20 @@ def test_mistakes_are_one_line(words: list[str], code: int, message: str, folder
     assert refused(*words, code=code) == message
 
 
+def test_a_summary_of_something_else_is_refused(folder: Path, refused: Refused) -> None:
+    (folder / "summary.csv").write_text("status\nasleep\n")
+    assert refused("resume", folder, code=3) == "r/summary.csv: is none of regrun's, got status 'asleep'; remove it"
+
+
+def test_without_a_checkpoint_a_run_starts_over_and_says_so(folder: Path, said: Said) -> None:
+    checkpoints.discard(folder)
+    said("resume", folder)
+    assert "starting over: there was no checkpoint yet\n" in (folder / "run.log").read_text()
+    said(*RUN, "hydra.run.dir=whole")
+    for name in ("curves.csv", "layers.csv", "best.pt"):
+        assert (folder / name).read_bytes() == Path("whole", name).read_bytes()
+
+
 def test_damaged_settings_are_refused(folder: Path, refused: Refused) -> None:
     (folder / "settings.yaml").write_text("model: {")
     assert refused("resume", folder, code=3).startswith("r/settings.yaml: holds no settings of regrun's")
