@@ -70,7 +70,7 @@ def _read(cell: str, hint: Any) -> Any:
         return cell
     try:
         return json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
 
 

@@ -57,10 +57,10 @@ def show(
 def _table(rows: Sequence[Row], left: Collection[str], is_strong: Callable[[Row], bool]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0]:
-        cells = [row[name] for row in rows]
-        is_short, longest = max(map(len, cells)) <= SHORT, max(len(w) for cell in cells for w in cell.split() or [""])
         side: Literal["left", "right"] = "left" if name in left else "right"
-        table.add_column(Text(name), justify=side, no_wrap=is_short, min_width=None if is_short else longest)
+        cells = [row[name] for row in rows]
+        parts = cells if max(map(len, cells)) <= SHORT else [word for cell in cells for word in cell.split()]
+        table.add_column(Text(name), justify=side, min_width=max(map(len, [*parts, *name.split()]), default=0))
     for row in rows:
         table.add_row(*map(Text, row.values()), style="bold" if is_strong(row) else "")
     return table

@@ -1,6 +1,9 @@
 """Where the package keeps what is not code."""
 
+import os
 from pathlib import Path
+
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes; of a path 96 are left for a file's name
 
 
 def conf_dir() -> Path:
@@ -20,9 +23,15 @@ def is_folder(path: str) -> bool:
 def is_below(path: Path, root: Path) -> bool:
     """Whether a path lies below root, wherever links lead; links that go round in a circle lead nowhere."""
     try:
-        return path != root and path.resolve().is_relative_to(root.resolve())
+        return root.resolve() in path.resolve().parents
     except (OSError, RuntimeError):
         return False
+
+
+def is_short(path: Path) -> bool:
+    """Whether file systems take a path, and each name in it."""
+    is_whole_short = len(os.fsencode(path.absolute())) <= LONGEST_PATH
+    return is_whole_short and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
 
 
 def is_there(path: str) -> bool:

@@ -21,7 +21,7 @@ from regrun.epoch import epoch_slices
 from regrun.errors import ConfigError
 from regrun.models import vision
 from regrun.parallel import ALONE, Peers
-from regrun.paths import is_below
+from regrun.paths import is_below, is_short
 from regrun.settings import Settings, Torchvision
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt, in bytes
@@ -100,11 +100,11 @@ def _folder_problems(jobs: list[Job], own: Path | None) -> list[str]:
     """Folders that are taken (a sweep's own is looked at in `sweep`), or that two runs would share."""
     alone = [job.folder for job in jobs if job.sweep is None and job.folder != own]
     problems = [records.taken(folder, key="hydra.run.dir") for folder in alone if not records.is_free(folder)]
-    outside = [job.folder for job in jobs if job.sweep is not None and not is_below(job.folder, job.sweep)]
-    problems += [
-        f"hydra.sweep.subdir: must lead to a folder below hydra.sweep.dir, got {str(folder)[-80:]}"
-        for folder in outside[:1]
-    ]
+    for job in jobs:
+        if job.sweep is not None and not (is_below(job.folder, job.sweep) and is_short(job.folder)):
+            where = str(job.folder)[-80:]
+            problems.append(f"hydra.sweep.subdir: must lead to a folder below hydra.sweep.dir, got {where}")
+            break
     counts = Counter(job.folder for job in jobs)
     return problems + [
         f"hydra.sweep.subdir: gives {count} runs one folder, got {str(folder)[-80:]}; use ${{hydra.job.num}}"
