@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from regrun import records
 from regrun.engines import work
 from regrun.engines.tasks import Task
+from regrun.errors import EnvironmentFault
 
 FORK = get_context("fork")
 PARENT_DIED = 1  # prctl's PR_SET_PDEATHSIG
@@ -69,7 +70,10 @@ def _work(task: Task, gpu: str | None, parent: int) -> None:
         os._exit(1)
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal or a cluster tells all; the parent decides
         signal.signal(number, signal.SIG_IGN)
-    records.divert(task.folder)
+    try:
+        records.divert(task.folder)
+    except EnvironmentFault as fault:  # the parent comes upon it, too, and says so
+        os._exit(fault.exit_code)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     work.train(task.folder, lambda: task.runs)

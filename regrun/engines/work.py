@@ -37,8 +37,11 @@ def train(folder: Path, load: Callable[[], Sequence[Prepared]]) -> None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a worker has taken up the stack."""
-    return (folder / records.LOG).stat().st_size > 0
+    """Whether a worker has taken up the stack. In a folder that is gone there is none."""
+    try:
+        return (folder / records.LOG).stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def failure(folder: Path) -> tuple[str, str] | None:
