@@ -20,15 +20,13 @@ TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
     """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed.
 
-    Raises DataError where stacks have other columns than those before them: their lines would not fit together.
+    Raises DataError where a stack's table does not begin as regrun's do. Its lines stand below its own header.
     """
     found: dict[str, tuple[Path, str, str]] = {}
-    header = HEAD
     for path in sorted(root.glob("stacks/*/summary.csv")):
-        own, *lines = [*foreign.lines(path)] or [header]
-        if not own.startswith(header):
-            raise DataError(f"{path}: has other columns than regrun's, or than the stacks before it")
-        header = own  # a whole line: those that follow are the same
+        own, *lines = [*foreign.lines(path)] or [HEAD]
+        if not own.startswith(HEAD):
+            raise DataError(f"{path}: has other columns than regrun's")
         _, *rows = foreign.table(path, of=[own, *lines])
         for line, (run_id, status, *_) in zip(lines, rows, strict=True):
             if run_id not in found or found[run_id][1] not in FINISHED:

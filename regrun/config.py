@@ -462,8 +462,8 @@ def _path(cfg: DictConfig, key: str) -> Path:
         text = OmegaConf.select(cfg, key)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}: {_one_line(error)}; check its interpolations") from None
-    if not text:
-        raise ConfigError(f"{key}: must be a folder, got {text!r}; name one")
+    if not text or not str(text).isprintable():
+        raise ConfigError(f"{key}: must be a folder whose name can be printed, got {clip(repr(text))}")
     return Path(str(text))
 
 

@@ -24,7 +24,7 @@ def is_below(path: Path, root: Path) -> bool:
     """Whether a path lies below root, wherever links lead; links that go round in a circle lead nowhere."""
     try:
         return root.resolve() in path.resolve().parents
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         return False
 
 

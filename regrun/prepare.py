@@ -96,12 +96,18 @@ def prepare(
     return prepared
 
 
+def _has_place(folder: Path, sweep: Path) -> bool:
+    """Whether a run's folder is below its sweep's, by its name and wherever links lead."""
+    is_named_so = sweep in folder.parents and str(folder.relative_to(sweep)).isprintable()
+    return is_named_so and is_below(folder, sweep) and is_short(folder)
+
+
 def _folder_problems(jobs: list[Job], own: Path | None) -> list[str]:
     """Folders that are taken (a sweep's own is looked at in `sweep`), or that two runs would share."""
     alone = [job.folder for job in jobs if job.sweep is None and job.folder != own]
     problems = [records.taken(folder, key="hydra.run.dir") for folder in alone if not records.is_free(folder)]
     for job in jobs:
-        if job.sweep is not None and not (is_below(job.folder, job.sweep) and is_short(job.folder)):
+        if job.sweep is not None and not _has_place(job.folder, job.sweep):
             where = str(job.folder)[-80:]
             problems.append(f"hydra.sweep.subdir: must lead to a folder below hydra.sweep.dir, got {where}")
             break

@@ -57,7 +57,7 @@ class Target:
 
     file: str
     read: Read
-    examples: int = 60  # in the short form
+    examples: int = 25  # in the short form
 
 
 def _loaded(**options: str) -> Read:
@@ -89,30 +89,30 @@ SUMMARY = "summary.csv"
 TARGETS = {
     "best.pt": Target("best.pt", regrun.load),
     "settings.yaml": Target("settings.yaml", regrun.load),
-    "read": Target(SUMMARY, regrun.read, 30),
-    "report": Target(SUMMARY, _command("report", "{}"), 30),
-    "report of curves": Target("curves.csv", _command("report", "{}", "--terminal"), 20),
-    "report of layers": Target("layers.csv", _command("report", "{}", "--terminal"), 20),
-    "report of a ledger": Target("ledger.csv", _command("report", "{}", "--terminal"), 20),
-    "compare": Target(SUMMARY, _command("compare", "{}", "--by", "reg"), 20),
+    "read": Target(SUMMARY, regrun.read, 15),
+    "report": Target(SUMMARY, _command("report", "{}"), 15),
+    "report of curves": Target("curves.csv", _command("report", "{}", "--terminal"), 15),
+    "report of layers": Target("layers.csv", _command("report", "{}", "--terminal"), 15),
+    "report of a ledger": Target("ledger.csv", _command("report", "{}", "--terminal"), 15),
+    "compare": Target(SUMMARY, _command("compare", "{}", "--by", "reg"), 15),
     "compare with a plan": Target("plan.csv", _command("compare", "{}", "--by", "reg"), 10),
-    "stopping": Target("curves.csv", _command("stopping", "{}"), 20),
-    "stopping of a summary": Target(SUMMARY, _command("stopping", "{}"), 20),
-    "check": Target(SUMMARY, _command("check", "{}", "--against", "base/sweep"), 20),
-    "check against": Target(SUMMARY, _command("check", "base/sweep", "--against", "{}"), 20),
-    "check of epochs": Target("epochs.csv", _command("check", "{}", "--against", "base/sweep"), 20),
+    "stopping": Target("curves.csv", _command("stopping", "{}"), 15),
+    "stopping of a summary": Target(SUMMARY, _command("stopping", "{}"), 15),
+    "check": Target(SUMMARY, _command("check", "{}", "--against", "base/sweep"), 15),
+    "check against": Target(SUMMARY, _command("check", "base/sweep", "--against", "{}"), 15),
+    "check of epochs": Target("epochs.csv", _command("check", "{}", "--against", "base/sweep"), 15),
     "track": Target("epochs.csv", _tracked),
-    "track of a summary": Target(SUMMARY, _tracked, 30),
-    "collect": Target("stacks/00000/summary.csv", _command("collect", "{}"), 20),
-    "collect of curves": Target("stacks/00000/curves.csv", _command("collect", "{}"), 20),
-    "variance": Target("stacks/00000/summary.csv", _command("variance", "{}"), 20),
+    "track of a summary": Target(SUMMARY, _tracked, 15),
+    "collect": Target("stacks/00000/summary.csv", _command("collect", "{}"), 15),
+    "collect of curves": Target("stacks/00000/curves.csv", _command("collect", "{}"), 15),
+    "variance": Target("stacks/00000/summary.csv", _command("variance", "{}"), 15),
     "ledger": Target("looks.csv", lambda folder: (ledger.ledger(folder), ledger.line(folder))),
     "plan.csv": Target("plan.csv", lambda folder: plan.read(folder, folder)),
     "launch.json": Target("launch.json", lambda folder: sweep._read_launch(folder)),
     "search.json": Target("search.json", search.load),
-    "predictions": Target("predictions/a.npz", _command("ensemble", "{}"), 30),
-    "data=csv": Target("t.csv", _loaded(kind="csv", path="t.csv", target="y"), 30),
-    "data=npz": Target("a.npz", _loaded(kind="npz", path="a.npz"), 30),
+    "predictions": Target("predictions/a.npz", _command("ensemble", "{}"), 15),
+    "data=csv": Target("t.csv", _loaded(kind="csv", path="t.csv", target="y"), 15),
+    "data=npz": Target("a.npz", _loaded(kind="npz", path="a.npz"), 15),
     "data=image_folder": Target("photos/a/0.png", _loaded(kind="image_folder", path="photos", cache="none")),
     "JPEG": Target("photos/b/0.jpg", _loaded(kind="image_folder", path="photos", cache="none")),
     "data=kmnist": Target("KMNIST/raw/t10k-images-idx3-ubyte", _loaded(kind="kmnist", root="")),

@@ -6,6 +6,7 @@ reading the folder.
 """
 
 import csv
+import importlib.util
 import io
 import itertools
 import json
@@ -177,7 +178,9 @@ BAD_TABLES: dict[str, Change] = {
     "a link up": linked("summary.csv", "../run/summary.csv"),
     "a pipe": piped("summary.csv"),
 }
-TOLD, TRACKED = [["report", "{}"], ["report", "{}", "--terminal"]], ["track", "{}", "tensorboard"]
+TOLD = [["report", "{}"], ["report", "{}", "--terminal"]]
+# Where TensorBoard is not installed, another reader of the same tables.
+TRACKED = ["track", "{}", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["ledger", "{}"]
 READ_BY = [TOLD[0], ["compare", "{}", "--by", "seed"], ["stopping", "{}"], TRACKED, ["check", "{}", "--against", "{}"]]
 ODD: dict[str, Change] = {  # but tables: they are told as they are, or refused
     "a script": cell("device", "<script>alert(1)</script>"),

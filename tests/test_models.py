@@ -200,7 +200,9 @@ def assert_is_what_it_exports(stack: Stack, digits: Source) -> None:
     x, _ = stack.batches.eval_batch(indices)
     logits = stack.forward(x)
     for r in range(len(stack)):
-        assert_close(exported(stack, r)(digits.inputs[indices[r]]), logits[r], rtol=1e-5, atol=1e-5)
+        assert_close(
+            exported(stack, r)(digits.inputs[indices[r]]), logits[r], rtol=1e-5, atol=2e-5
+        )  # AVX-512 rounds otherwise
 
 
 @ACTIVATIONS

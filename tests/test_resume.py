@@ -14,7 +14,7 @@ from survival import trials
 from survival.commands import Command, Ended, begin, call, contents, wait_until
 
 import regrun
-from regrun import cli, collect
+from regrun import cli, foreign
 from regrun.engines import work
 
 LONG = [*trials.LONGER, "trainer.epochs=100000", "trainer.checkpoint_minutes=null"]
@@ -81,7 +81,7 @@ def test_a_signal_ends_a_run_between_two_steps(number: signal.Signals, code: int
     assert ended.code == code
     told = rf"regrun: interrupted by {number.name} in epoch \d+, step \d+; to go on: regrun resume r"
     assert re.fullmatch(told, ended.last_line)
-    (row,) = collect.rows(Path("r/summary.csv"))
+    (row,) = foreign.rows(Path("r/summary.csv"))
     assert (row["status"], row["stop_reason"]) == ("interrupted", "interrupted") and number.name in row["error"]
     assert Path("r/checkpoint-1.pt").is_file() and not Path("r/lock").exists()
 

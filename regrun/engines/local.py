@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from regrun import records
 from regrun.engines import work
 from regrun.engines.tasks import Task
+from regrun.errors import EnvironmentFault
 
 FORK = get_context("fork")
 PARENT_DIED = 1  # prctl's PR_SET_PDEATHSIG
@@ -74,7 +75,10 @@ def _work(task: Task, gpu: str | None, parent: int) -> None:
     if os.getppid() != parent:  # it died before we asked to die with it
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells all; the parent decides
-    records.divert(task.folder)
+    try:
+        records.divert(task.folder)
+    except EnvironmentFault as fault:  # the parent comes upon it, too, and says so
+        os._exit(fault.exit_code)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     work.train(task.folder, lambda: task.runs)

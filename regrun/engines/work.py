@@ -70,9 +70,11 @@ def _tell(folder: Path, error: BaseException) -> None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a worker has taken up the stack."""
-    path = folder / records.LOG
-    return path.is_file() and path.stat().st_size > 0
+    """Whether a worker has taken up the stack. In a folder that is gone there is none."""
+    try:
+        return (folder / records.LOG).stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def failure(folder: Path) -> tuple[str, str] | None:
