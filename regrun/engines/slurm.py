@@ -188,9 +188,12 @@ def _how(status: int) -> str:
 
 
 def _told(*command: str) -> str:
-    """What a command of Slurm's prints. Raises EnvironmentFault if it fails."""
+    """What a command of Slurm's prints. Raises EnvironmentFault if it fails.
+
+    `scancel --quiet` fails without a word where a job has ended meanwhile, or has not begun and can hear no signal.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
-    if done.returncode:
+    if done.returncode and (done.stderr.strip() or "--quiet" not in command):
         raise EnvironmentFault(
             f"{command[0]}: {_last_line(done.stderr)}; is Slurm up, and is this one of its machines?"
         )
