@@ -26,6 +26,7 @@ class Folders:
     root: Path
     by: str = "sweep"
     other_machine: bool = False
+    prunes: bool = False  # its workers get pruning.json
     tried: dict[str, list[Path]] = field(default_factory=dict)  # the folders that each run has been in, the last last
     epochs: dict[str, int] = field(default_factory=dict)  # in which runs go on
 
@@ -63,7 +64,7 @@ class Folders:
         self.next += 1
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
-        if (self.root / pruning.FILE).is_file():
+        if self.prunes:
             records.replace(folder / pruning.FILE, (self.root / pruning.FILE).read_bytes())
         before = [tried for tried in self.tried.get(stack[0].run_id, []) if checkpoints.is_there(tried)]
         if before:

@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from regrun import checks, foreign
 from regrun import settings as s
 from regrun.conversion import nearest, to_group, to_settings
-from regrun.errors import ConfigError, clip
+from regrun.errors import ConfigError, DataError, clip
 from regrun.launchers import LAUNCHERS, Launcher, Local, Plugin
 from regrun.paths import conf_dir, is_folder
 from regrun.space import Optuna, Search, explore
@@ -142,6 +142,14 @@ def compose_with_hydra(overrides: Sequence[str]) -> dict[str, Any]:
 def to_yaml(settings: s.Settings) -> str:
     """The resolved settings as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(settings)))
+
+
+def read_settings(path: Path) -> s.Settings:
+    """The settings in a run's settings.yaml, which may be anybody's. Raises DataError."""
+    try:
+        return from_yaml(foreign.text(path))
+    except (ValueError, ConfigError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: holds no settings of regrun's ({clip(str(error))}); repeat the run") from None
 
 
 def from_yaml(text: str) -> s.Settings:

@@ -247,7 +247,7 @@ def test_other_data_under_the_same_name_is_noticed(folder: Path) -> None:
 
 
 def prepared_in(folder: Path) -> prepare.Prepared:
-    job = config.Job(run._settings(folder), folder, None)
+    job = config.Job(config.read_settings(folder / "settings.yaml"), folder, None)
     (one,) = prepare.prepare([job], own=folder)
     return one
 
