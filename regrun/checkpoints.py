@@ -171,8 +171,8 @@ def _manifest(path: Path) -> Manifest | DataError:
 
 
 def _told(path: Path) -> dict[str, Any]:
-    told: dict[str, Any] | Any = foreign.tree(path)
-    return dict(told) if isinstance(told, dict) else {}
+    told = foreign.tree(path)
+    return {str(name): value for name, value in told.items()} if isinstance(told, dict) else {}
 
 
 def _read(folder: Path, name: str, manifest: Manifest) -> State:
