@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -188,7 +188,7 @@ def _read(folder: Path, name: str, manifest: Manifest) -> State:
         same, state = held["manifest"] == asdict(manifest), held["state"]
     except Exception as error:  # whatever a file may hold: nothing of it has been run
         raise DataError(f"holds no state of a stack ({clip(type(error).__name__)})") from None
-    if not same or not _is_state(state, manifest):
+    if not (same and _is_state(state, manifest)):
         raise DataError("has another's manifest")
     for table, (size, digest) in manifest.tables.items():
         there = folder / table
@@ -197,7 +197,7 @@ def _read(folder: Path, name: str, manifest: Manifest) -> State:
     return state
 
 
-def _is_state(state: Any, manifest: Manifest) -> bool:
+def _is_state(state: Any, manifest: Manifest) -> TypeGuard[State]:
     """Whether a file holds what can be a state of these runs; `state` finds out whether it fits them."""
     match state:
         case {"epoch": int(epoch), "taken": int(), "seconds": float(), "runs": list(runs), "tensors": dict(named)}:
