@@ -399,7 +399,13 @@ def _launcher(composed: _Composed, problems: list[str]) -> Launcher | None:
     node = OmegaConf.to_container(hydra.launcher, resolve=True)
     if isinstance(node, dict) and "_target_" in node:
         own = [o.input_line or "" for o in composed.overrides if o.key_or_group.startswith("hydra.launcher.")]
-        return Plugin(str(hydra.runtime.choices["hydra/launcher"]), tuple(own))
+        name = str(hydra.runtime.choices["hydra/launcher"])
+        known = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
+        if name not in known:  # one of a folder of somebody's own: it could name any function
+            problems.append(
+                f"hydra/launcher: must be one of {', '.join(known)}, got {clip(name)}, which is another's file"
+            )
+        return Plugin(name, tuple(own))
     cls = LAUNCHERS[node["kind"]] if isinstance(node, dict) and node.get("kind") in LAUNCHERS else Local
     return typing.cast(Launcher | None, to_group(cls, node, "hydra.launcher.", problems))
 
@@ -438,6 +444,10 @@ def _options(hydra: DictConfig, problems: list[str]) -> Optuna | None:
 
 def _sweeper_problems(hydra: DictConfig) -> list[str]:
     """What a configuration file may not choose, or nobody."""
+    if hydra.callbacks:
+        return [
+            f"hydra.callbacks: run code, and regrun runs none, got {clip(', '.join(hydra.callbacks))}; leave it out"
+        ]
     name = hydra.sweeper.get("_target_", "optuna").rpartition(".")[2]
     if name == BasicSweeper.__name__:
         return []

@@ -101,7 +101,7 @@ class Hearing:
 
 def written(name: str, content: str | bytes) -> Change:
     def change(folder: Path) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 
     return change
@@ -231,6 +231,7 @@ def cases() -> Iterator[Case]:
         yield Case(f"settings.yaml: {name}, resume", "begun", change, ["resume", "{}"])
     yield from places()
     yield from data()
+    yield from configs()
 
 
 def checkpoint(name: str, raw: bytes) -> Change:
@@ -284,6 +285,15 @@ def data() -> Iterator[Case]:
     words = ["model=torchvision", "model.name=squeezenet1_1", "data=npz", "data.layout=chw", "data.path={}/d.npz", *own]
     change = both(written("w.pth", files.pickles()["legacy pickle"]), written("d.npz", images))
     yield Case("model.weights: legacy pickle", "run", change, [*words, "model.weights={}/w.pth"])
+
+
+def configs() -> Iterator[Case]:
+    """A folder of configurations in which Hydra would run code."""
+    own = ["experiment=x", "trainer.epochs=0", "trainer.progress=none", "hydra.run.dir={}/out"]
+    for i, (name, text) in enumerate(files.CONFIGS.items()):  # what was composed of a folder is remembered by its name
+        path, node = f"mine{i}/experiment/x.yaml", f"# @package _global_\n{text}\n"
+        words = ["--config-dir", f"{{}}/mine{i}", *own]
+        yield Case(f"experiment: {name}", "run", written(path, node), words, (0,) if name == "handlers" else (2,))
 
 
 def cifar(name: str, raw: bytes) -> Change:
