@@ -30,12 +30,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from regrun import checks, foreign
+from regrun import checks, configs, foreign
 from regrun import settings as s
 from regrun.conversion import nearest, to_group, to_settings
 from regrun.errors import ConfigError, DataError, clip
 from regrun.launchers import LAUNCHERS, Launcher, Local, Plugin
-from regrun.paths import conf_dir, is_folder
+from regrun.paths import conf_dir
 from regrun.space import Optuna, Search, explore
 
 CONFIG_NAME = "config"
@@ -104,7 +104,10 @@ def command(
     """What a command line means, with types and ranges checked. Raises ConfigError with all problems."""
     register()
     if config_dir is not None:
-        overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+        if (problem := configs.problem(str(config_dir), "--config-dir", config_name)) is not None:
+            raise ConfigError(problem)
+        quoted = str(config_dir.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="regrun"):
         parsed = _parse(overrides, multirun=multirun)
         composer = _Composer(config_name or CONFIG_NAME, parsed)
@@ -203,9 +206,8 @@ def _override_problem(override: Override, line: str, *, multirun: bool, searches
     if override.is_interval_sweep() and not searches:
         return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(...) or hydra/sweeper=optuna"
     if key == "hydra.searchpath":
-        paths = typing.cast(list[str], override.value())
-        missing = [p for p in paths if p.startswith("file://") and not is_folder(p[7:])]
-        return f"{key}: must name folders, got {clip(missing[0])}; create it first" if missing else None
+        folders = [path[7:] for path in _listed(override.value()) if path.startswith("file://")]
+        return next((problem for folder in folders if (problem := configs.problem(folder, key)) is not None), None)
     return None
 
 
@@ -312,7 +314,7 @@ class _Composer:
     def _base(self, groups: tuple[str, ...]) -> _Base:
         try:
             return _composed_by_hydra(self.config_name, groups)
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
             self.problems.append(f"{clip(' '.join(groups) or self.config_name)}: {_one_line(error)}")
             return _composed_by_hydra(CONFIG_NAME, ())
 
@@ -389,6 +391,9 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _one_line(error: Exception) -> str:
     """The gist of a message of Hydra's or omegaconf's: its first line, without its advice."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name[-80:]}, line {mark.line + 1}: {clip(error.problem or 'is no YAML', 80)}"
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     return clip(lines[0].strip().rstrip("."), 120)
 

@@ -291,7 +291,7 @@ MANIFESTS: dict[str, str | bytes] = {
 CONFIGS = {  # hydra nodes and others of an experiment
     "callbacks": "hydra: {callbacks: {x: {_target_: pandas.read_pickle, filepath_or_buffer: evil.pkl}}}",
     "handlers": "hydra: {job_logging: {handlers: {x: {(): os.system, command: touch ran}}}}",
-    "target": "_target_: os.system\ncommand: touch ran",
+    "target": "_target_: os.system",
     "target inside": "model: {_target_: os.system}",
     "searchpath": "hydra: {searchpath: ['pkg://evil']}",
     "object": "seed: !!python/object/apply:os.system [touch ran]",
