@@ -85,7 +85,7 @@ def _grouped(path: Path) -> dict[str, list[str]]:
 def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a summary.csv: kinds are known, and counts are some where a run has finished. Raises DataError."""
     kinds = {f"{group}.kind": options for group, options in settings.KINDS.items()}
-    found = foreign.rows(path, [*needed, *counts, *kinds])
+    found = foreign.rows(path, ["run_id", "status", *needed, *counts, *kinds])
     if not found:
         raise DataError(f"{path}: has no run; name the folder of one that has ended")
     for number, row in enumerate(found, start=2):
