@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import checkpoints, ledger, plan, pruning, records
+from regrun import checkpoints, collect, ledger, plan, pruning, records
 from regrun.checkpoints import Manifest
 from regrun.driver import Stack
 from regrun.engines.tasks import Task
@@ -31,7 +31,7 @@ class Folders:
     epochs: dict[str, int] = field(default_factory=dict)  # in which runs go on
 
     def __post_init__(self) -> None:
-        self.first = self.next = len(list(self.root.glob("stacks/*")))
+        self.first = self.next = collect.next_stack(self.root)
 
     def begun(self, missing: Sequence[Prepared], *, is_here: bool) -> list[Stack]:
         """The stacks that go on from a checkpoint: those of its runs that are missing.

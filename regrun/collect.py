@@ -17,6 +17,12 @@ TAIL = 2048  # bytes that hold the last line of epochs.csv
 TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 
 
+def next_stack(root: Path) -> int:
+    """The number of the next stack's folder; one of those before may have been removed."""
+    numbers = [int(folder.name) for folder in root.glob("stacks/*") if COUNT.fullmatch(folder.name)]
+    return max(numbers, default=-1) + 1
+
+
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
     """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed.
 
