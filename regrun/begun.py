@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regrun import checkpoints, ledger, plan, pruning, records
+from regrun import checkpoints, collect, ledger, plan, pruning, records
 from regrun.checkpoints import Manifest
 from regrun.driver import Stack
 from regrun.engines.tasks import Task
@@ -26,11 +26,12 @@ class Folders:
     root: Path
     by: str = "sweep"
     other_machine: bool = False
+    prunes: bool = False  # its workers get pruning.json
     tried: dict[str, list[Path]] = field(default_factory=dict)  # the folders that each run has been in, the last last
     epochs: dict[str, int] = field(default_factory=dict)  # in which runs go on
 
     def __post_init__(self) -> None:
-        self.first = self.next = len(list(self.root.glob("stacks/*")))
+        self.first = self.next = collect.next_stack(self.root)
 
     def begun(self, missing: Sequence[Prepared], *, is_here: bool) -> list[Stack]:
         """The stacks that go on from a checkpoint: those of its runs that are missing.
@@ -63,7 +64,7 @@ class Folders:
         self.next += 1
         records.claim(folder)
         records.replace(folder / plan.NAME, plan.text(stack))
-        if (self.root / pruning.FILE).is_file():
+        if self.prunes:
             records.replace(folder / pruning.FILE, (self.root / pruning.FILE).read_bytes())
         before = [tried for tried in self.tried.get(stack[0].run_id, []) if checkpoints.is_there(tried)]
         if before:

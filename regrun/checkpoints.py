@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
-from regrun import records
+from regrun import foreign, records, tensors
 from regrun.errors import DataError, clip
 from regrun.state import VERSION, State
 
@@ -165,14 +165,14 @@ def _manifest(path: Path) -> Manifest | DataError:
         is_known = set(manifest.tables) <= set(TABLES) and isinstance(manifest.facts, dict)
         if is_known and all(isinstance(n, int) for n in [*numbers, *sizes]) and all(isinstance(w, str) for w in words):
             return manifest
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (DataError, ValueError, TypeError, AttributeError):
         pass
     return DataError("has no manifest that can be read")
 
 
 def _told(path: Path) -> dict[str, Any]:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    return told if isinstance(told, dict) else {}
+    told = foreign.tree(path)
+    return {str(name): value for name, value in told.items()} if isinstance(told, dict) else {}
 
 
 def _read(folder: Path, name: str, manifest: Manifest) -> State:
@@ -184,17 +184,26 @@ def _read(folder: Path, name: str, manifest: Manifest) -> State:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})") from None
     try:
-        held = torch.load(path, weights_only=True, map_location="cpu")
+        held = tensors.load(path)
         same, state = held["manifest"] == asdict(manifest), held["state"]
     except Exception as error:  # whatever a file may hold: nothing of it has been run
         raise DataError(f"holds no state of a stack ({clip(type(error).__name__)})") from None
-    if not same or not isinstance(state, dict):
+    if not (same and _is_state(state, manifest)):
         raise DataError("has another's manifest")
     for table, (size, digest) in manifest.tables.items():
         there = folder / table
         if not there.is_file() or _digest(there, int(size)) != digest:
             raise DataError(f"knows other rows than {table} begins with")
     return state
+
+
+def _is_state(state: Any, manifest: Manifest) -> TypeGuard[State]:
+    """Whether a file holds what can be a state of these runs; `state` finds out whether it fits them."""
+    match state:
+        case {"epoch": int(epoch), "taken": int(), "seconds": float(), "runs": list(runs), "tensors": dict(named)}:
+            ids = [run.get("run_id") for run in runs if isinstance(run, dict)]
+            return ids == manifest.run_ids and epoch == manifest.epoch and all(map(torch.is_tensor, named.values()))
+    return False
 
 
 def _digest(path: Path, size: int | None = None) -> str:

@@ -56,7 +56,7 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         return 0
     if options.shell_completion:
         _check_completion(options.overrides)
-    if options.shell_completion or options.hydra_help or options.info:
+    if options.shell_completion or options.hydra_help:
         return _hydra(arguments)
     if options.cfg and options.multirun:
         raise ConfigError("--cfg: shows the configuration of one run, got -m, too; leave one of them out")
@@ -72,7 +72,7 @@ def _dispatch(arguments: list[str], peers: Peers) -> int:
         if verb not in verbs.VERBS:
             raise ConfigError(f"{clip(verb)!r}: no such command; regrun --help lists them")
         return verbs.VERBS[verb](words, options)
-    if options.cfg and verb is None:
+    if (options.cfg or options.info) and verb is None:
         _composed(verb, words, options)  # what is wrong is said in our words
         return _hydra(arguments)
     return _train(verb, words, options, peers)

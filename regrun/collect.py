@@ -17,6 +17,12 @@ TAIL = 2048  # bytes that hold the last line of epochs.csv
 TABLES = ("curves.csv", "epochs.csv", "layers.csv", "label_noise.csv")
 
 
+def next_stack(root: Path) -> int:
+    """The number of the next stack's folder; one of those before may have been removed."""
+    numbers = [int(folder.name) for folder in root.glob("stacks/*") if COUNT.fullmatch(folder.name)]
+    return max(numbers, default=-1) + 1
+
+
 def summaries(root: Path) -> dict[str, tuple[Path, str, str]]:
     """run_id -> its stack's folder, its status, its line of summary.csv; finished goes before failed.
 
@@ -85,7 +91,7 @@ def _grouped(path: Path) -> dict[str, list[str]]:
 def checked_summary(path: Path, needed: Sequence[str], *, counts: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a summary.csv: kinds are known, and counts are some where a run has finished. Raises DataError."""
     kinds = {f"{group}.kind": options for group, options in settings.KINDS.items()}
-    found = foreign.rows(path, [*needed, *counts, *kinds])
+    found = foreign.rows(path, ["run_id", "status", *needed, *counts, *kinds])
     if not found:
         raise DataError(f"{path}: has no run; name the folder of one that has ended")
     for number, row in enumerate(found, start=2):

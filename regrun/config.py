@@ -30,12 +30,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 
-from regrun import checks, foreign
+from regrun import checks, configs, foreign
 from regrun import settings as s
 from regrun.conversion import nearest, to_group, to_settings
-from regrun.errors import ConfigError, clip
+from regrun.errors import ConfigError, DataError, clip
 from regrun.launchers import LAUNCHERS, Launcher, Local, Plugin
-from regrun.paths import conf_dir, is_folder
+from regrun.paths import conf_dir
 from regrun.space import Optuna, Search, explore
 
 CONFIG_NAME = "config"
@@ -104,7 +104,10 @@ def command(
     """What a command line means, with types and ranges checked. Raises ConfigError with all problems."""
     register()
     if config_dir is not None:
-        overrides = [*overrides, f"hydra.searchpath=[file://{config_dir.absolute()}]"]
+        if (problem := configs.problem(str(config_dir), "--config-dir", config_name)) is not None:
+            raise ConfigError(problem)
+        quoted = str(config_dir.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+        overrides = [*overrides, f"hydra.searchpath=['file://{quoted}']"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="regrun"):
         parsed = _parse(overrides, multirun=multirun)
         composer = _Composer(config_name or CONFIG_NAME, parsed)
@@ -142,6 +145,14 @@ def compose_with_hydra(overrides: Sequence[str]) -> dict[str, Any]:
 def to_yaml(settings: s.Settings) -> str:
     """The resolved settings as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(settings)))
+
+
+def read_settings(path: Path) -> s.Settings:
+    """The settings in a run's settings.yaml, which may be anybody's. Raises DataError."""
+    try:
+        return from_yaml(foreign.text(path))
+    except (ValueError, ConfigError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: holds no settings of regrun's ({clip(str(error))}); repeat the run") from None
 
 
 def from_yaml(text: str) -> s.Settings:
@@ -195,9 +206,8 @@ def _override_problem(override: Override, line: str, *, multirun: bool, searches
     if override.is_interval_sweep() and not searches:
         return f"{key}: an interval has no list of values, got {clip(line)!r}; use range(...) or hydra/sweeper=optuna"
     if key == "hydra.searchpath":
-        paths = typing.cast(list[str], override.value())
-        missing = [p for p in paths if p.startswith("file://") and not is_folder(p[7:])]
-        return f"{key}: must name folders, got {clip(missing[0])}; create it first" if missing else None
+        folders = [path[7:] for path in _listed(override.value()) if path.startswith("file://")]
+        return next((problem for folder in folders if (problem := configs.problem(folder, key)) is not None), None)
     return None
 
 
@@ -304,7 +314,7 @@ class _Composer:
     def _base(self, groups: tuple[str, ...]) -> _Base:
         try:
             return _composed_by_hydra(self.config_name, groups)
-        except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
             self.problems.append(f"{clip(' '.join(groups) or self.config_name)}: {_one_line(error)}")
             return _composed_by_hydra(CONFIG_NAME, ())
 
@@ -381,6 +391,9 @@ def _keys(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def _one_line(error: Exception) -> str:
     """The gist of a message of Hydra's or omegaconf's: its first line, without its advice."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name[-80:]}, line {mark.line + 1}: {clip(error.problem or 'is no YAML', 80)}"
     lines = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
     return clip(lines[0].strip().rstrip("."), 120)
 
@@ -391,7 +404,13 @@ def _launcher(composed: _Composed, problems: list[str]) -> Launcher | None:
     node = OmegaConf.to_container(hydra.launcher, resolve=True)
     if isinstance(node, dict) and "_target_" in node:
         own = [o.input_line or "" for o in composed.overrides if o.key_or_group.startswith("hydra.launcher.")]
-        return Plugin(str(hydra.runtime.choices["hydra/launcher"]), tuple(own))
+        name = str(hydra.runtime.choices["hydra/launcher"])
+        known = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
+        if name not in known:  # one of a folder of somebody's own: it could name any function
+            problems.append(
+                f"hydra/launcher: must be one of {', '.join(known)}, got {clip(name)}, which is another's file"
+            )
+        return Plugin(name, tuple(own))
     cls = LAUNCHERS[node["kind"]] if isinstance(node, dict) and node.get("kind") in LAUNCHERS else Local
     return typing.cast(Launcher | None, to_group(cls, node, "hydra.launcher.", problems))
 
@@ -430,6 +449,10 @@ def _options(hydra: DictConfig, problems: list[str]) -> Optuna | None:
 
 def _sweeper_problems(hydra: DictConfig) -> list[str]:
     """What a configuration file may not choose, or nobody."""
+    if hydra.callbacks:
+        return [
+            f"hydra.callbacks: run code, and regrun runs none, got {clip(', '.join(hydra.callbacks))}; leave it out"
+        ]
     name = hydra.sweeper.get("_target_", "optuna").rpartition(".")[2]
     if name == BasicSweeper.__name__:
         return []

@@ -60,6 +60,10 @@ losses are in nats, those of a regression are of targets standardized by train. 
 a list is JSON; the only blank is the one of `accuracy` and `r2` that does not apply. `run_id` joins the tables. Columns
 are always the same. Time columns (`seconds`, `examples_per_second`, `peak_memory_bytes`, `when`) are the
 only ones that differ when a command is repeated.
+
+A word that a spreadsheet would compute (it begins with `=`, `+`, `-`, `@`, a tab or a carriage return, also behind
+blanks and in full width, and is no number) stands behind an apostrophe, and so does one that begins with an apostrophe.
+Whatever of regrun's reads a table takes one apostrophe away. No cell has a line end or a control character.
 """
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from regrun.errors import DataError, EnvironmentFault, clip
 from regrun.paths import is_below
 from regrun.records import unguarded
@@ -123,18 +125,22 @@ def check_yaml(text: str) -> None:
 
     An alias may stand for a thousand others, a tag for an object of Python's.
     """
-    import yaml
+    for number, event in yaml_events(text):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
+            raise ValueError(f"line {number} has an alias or a tag")
 
+
+def yaml_events(text: str) -> Iterator[tuple[int, yaml.Event]]:
+    """What YAML consists of, with the number of its line, as far as it is no larger and no deeper than settings are."""
     if len(text) > MOST_YAML:
         raise ValueError(f"{len(text):,} characters, where {MOST_YAML:,} are the most")
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            raise ValueError(f"line {line} has an alias or a tag")
+        number = event.start_mark.line + 1 if event.start_mark else 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f"line {line} is more than {DEEPEST} levels deep")
+            raise ValueError(f"line {number} is more than {DEEPEST} levels deep")
+        yield number, event
 
 
 def lines(path: Path) -> Iterator[str]:

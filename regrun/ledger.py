@@ -45,7 +45,7 @@ class Read:
 def look(root: Path, by: str) -> None:
     """Note that a command is about to read test. One short line, appended: several commands may look at once."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    stacks = len(list(root.glob("stacks/*"))) if (root / "plan.csv").is_file() else 1  # a run is a stack of one
+    stacks = collect.next_stack(root) if (root / "plan.csv").is_file() else 1  # a run is a stack of one
     records.append(root / LOOKS, ("when", "by", "stacks"), [(when, by, stacks)])
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 from regrun import foreign
 from regrun.errors import ConfigError, DataError, clip
 from regrun.records import unguarded
-from regrun.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +70,7 @@ def load(folder: Path, *, weights: str = "best") -> "nn.Module":
     A regression's network predicts in the units of the targets.
     """
     from regrun import tensors
+    from regrun.config import read_settings
     from regrun.models.build import build
     from regrun.models.dropping import Dropout
     from regrun.models.export import export
@@ -83,23 +83,12 @@ def load(folder: Path, *, weights: str = "best") -> "nn.Module":
     if not path.is_file():
         raise DataError(f"{path}: is not there; train with trainer.save={weights} to keep it")
     foreign.check_folder(folder)
-    found, run = tensors.read(path), _settings(folder / "settings.yaml")
+    found, run = tensors.read(path), read_settings(folder / "settings.yaml")
     shape, outputs = _sizes(path, found)
     network = build(run.model, run.reg, input_shape=shape, num_classes=outputs)
     _check_fit(path, found, network)
     rates = {op.name: drop_rate(run, op) for op in walk(network) if isinstance(op, Dropout)}
     return export(network, found, rates)
-
-
-def _settings(path: Path) -> Settings:
-    import yaml
-
-    from regrun.config import from_yaml
-
-    try:
-        return from_yaml(foreign.text(path))
-    except (ValueError, ConfigError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: holds no settings of regrun's ({clip(str(error))}); repeat the run") from None
 
 
 def _sizes(path: Path, found: "Mapping[str, Tensor]") -> tuple[tuple[int, ...], int]:

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from yaml import YAMLError
-
 from regrun import checkpoints, collect, display, foreign, locks, plots, records, settings, signals, tracking
 from regrun.checkpoints import Found
-from regrun.config import Job, from_yaml, to_yaml
+from regrun.config import Job, read_settings, to_yaml
 from regrun.data.split import split
 from regrun.due import Pace
 from regrun.ending import Finished
@@ -53,7 +51,7 @@ def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
         raise DataError(f"{folder}: has no plan.csv of a sweep, nor the {SETTINGS} of a run; nothing has begun there")
     with ExitStack() as held:
         peers.agreed(lambda: _hold(folder, peers, held))
-        job = Job(_settings(folder), folder, None)
+        job = Job(read_settings(folder / SETTINGS), folder, None, fetches=False)
         if (row := _end(job)) is not None:
             display.writer(sys.stdout)(
                 f"{folder}: has ended, {row['status']} ({row['stop_reason']}); nothing to go on with"
@@ -67,13 +65,6 @@ def resume(folder: Path, peers: Peers, *, other_machine: bool) -> str:
 def _hold(folder: Path, peers: Peers, held: ExitStack) -> None:
     if peers.is_writer:
         held.enter_context(locks.hold(folder, key="resume"))
-
-
-def _settings(folder: Path) -> settings.Settings:
-    try:
-        return from_yaml((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, ConfigError, YAMLError) as error:
-        raise DataError(f"{folder / SETTINGS}: holds no settings of regrun's ({clip(str(error))})") from None
 
 
 def _end(job: Job) -> dict[str, str] | None:

@@ -98,7 +98,8 @@ def execute(command: Command, *, by: str = "sweep", other_machine: bool = False)
             batches = search.begin(command.search, runs, command.launcher, root, _there(command.launcher))
             by = "search" if by == "sweep" else by
         records.replace(root / LAUNCH, json.dumps({"launcher": command.launcher.kind, "sweep": asdict(sweep)}))
-        return _train(batches, runs, command, Folders(root, by, other_machine))
+        prunes = command.search is not None and command.search.options.pruner != "none"
+        return _train(batches, runs, command, Folders(root, by, other_machine, prunes))
 
 
 def resume(root: Path, overrides: Sequence[str], *, other_machine: bool) -> Result:

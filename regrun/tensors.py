@@ -19,14 +19,19 @@ ZIP, PICKLE = b"PK\x03\x04", b"\x80\x02"
 
 def read(path: Path) -> dict[str, Tensor]:
     """The dense tensors of a state_dict, on the CPU; what else it holds is left out. Raises DataError."""
-    foreign.check_size(path, MOST)
     try:
-        _check_format(path)
-        with warnings.catch_warnings(action="ignore"):  # of other formats
-            found = torch.load(path, weights_only=True, map_location="cpu")
+        found = load(path)
         return {str(name): value.detach() for name, value in found.items() if _is_plain(value)}
     except Exception as error:  # a damaged file may raise anything
         raise DataError(f"{path}: holds no weights ({type(error).__name__}); it is damaged, or another's") from None
+
+
+def load(path: Path) -> Any:
+    """What a file of torch.save holds: tensors, plain values, lists and dicts. Raises whatever is wrong with it."""
+    foreign.check_size(path, MOST)
+    _check_format(path)
+    with warnings.catch_warnings(action="ignore"):  # of other formats
+        return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def _check_format(path: Path) -> None:

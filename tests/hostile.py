@@ -6,6 +6,7 @@ reading the folder.
 """
 
 import csv
+import hashlib
 import importlib.util
 import io
 import itertools
@@ -13,6 +14,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,7 +101,7 @@ class Hearing:
 
 def written(name: str, content: str | bytes) -> Change:
     def change(folder: Path) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
 
     return change
@@ -180,7 +182,7 @@ BAD_TABLES: dict[str, Change] = {
 }
 TOLD = [["report", "{}"], ["report", "{}", "--terminal"]]
 # Where TensorBoard is not installed, another reader of the same tables.
-TRACKED = ["track", "{}", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["ledger", "{}"]
+TRACKED = ["track", "{}", "tensorboard"] if importlib.util.find_spec("tensorboard") else TOLD[0]
 READ_BY = [TOLD[0], ["compare", "{}", "--by", "seed"], ["stopping", "{}"], TRACKED, ["check", "{}", "--against", "{}"]]
 ODD: dict[str, Change] = {  # but tables: they are told as they are, or refused
     "a script": cell("device", "<script>alert(1)</script>"),
@@ -218,8 +220,30 @@ def cases() -> Iterator[Case]:
     for name, raw in files.predictions().items():
         change = edited(lambda _, raw=raw: raw, f"predictions/{next(Path('sweep/predictions').iterdir()).name}")  # type: ignore[misc]
         yield Case(f"predictions: {name}", "sweep", change, ["ensemble", "{}"])
+    (begun,) = Path("begun").glob("checkpoint-*.pt")
+    for name, raw in files.checkpoints(begun.read_bytes()).items():
+        yield Case(f"checkpoint: {name}", "begun", checkpoint(begun.stem, raw), ["resume", "{}"])
+    for name, text in files.MANIFESTS.items():
+        yield Case(f"manifest: {name}", "begun", written(f"{begun.stem}.json", text), ["resume", "{}"])
+    settings = files.settings(Path("begun/settings.yaml").read_text(encoding="utf-8"))
+    for name in ("aliases", "object", "environment", "deep", "control characters"):
+        change = written("settings.yaml", settings[name])
+        yield Case(f"settings.yaml: {name}, resume", "begun", change, ["resume", "{}"])
     yield from places()
     yield from data()
+    yield from configs()
+
+
+def checkpoint(name: str, raw: bytes) -> Change:
+    """Another state, with a manifest by which it is whole."""
+
+    def change(folder: Path) -> None:
+        told = json.loads((folder / f"{name}.json").read_text())
+        told |= {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+        (folder / f"{name}.json").write_text(json.dumps(told))
+        (folder / f"{name}.pt").write_bytes(raw)
+
+    return change
 
 
 def tables() -> Iterator[Case]:
@@ -263,6 +287,15 @@ def data() -> Iterator[Case]:
     yield Case("model.weights: legacy pickle", "run", change, [*words, "model.weights={}/w.pth"])
 
 
+def configs() -> Iterator[Case]:
+    """A folder of configurations in which Hydra would run code."""
+    own = ["experiment=x", "trainer.epochs=0", "trainer.progress=none", "hydra.run.dir={}/out"]
+    for i, (name, text) in enumerate(files.CONFIGS.items()):  # what was composed of a folder is remembered by its name
+        path, node = f"mine{i}/experiment/x.yaml", f"# @package _global_\n{text}\n"
+        words = ["--config-dir", f"{{}}/mine{i}", *own]
+        yield Case(f"experiment: {name}", "run", written(path, node), words, (0,) if name == "handlers" else (2,))
+
+
 def cifar(name: str, raw: bytes) -> Change:
     """Torchvision's files of CIFAR-10, one of them another."""
     good = pickle.dumps({"data": np.zeros((4, 3072), np.uint8), "labels": [0, 1, 2, 3]}, protocol=2)
@@ -282,10 +315,26 @@ def main(root: Path) -> None:
     files.place_bait(root)
     sweep = ["-m", *SMALL, "seed=0,1,2", "hydra.sweep.dir=sweep", "trainer.save=predictions"]
     assert cli.main([*SMALL, "hydra.run.dir=run"]) == 0 == cli.main(sweep)
+    begin()
     warm_up()
     hearing = Hearing(root / "case")
     sys.addaudithook(hearing.hook)
     Path("results.json").write_text(json.dumps([asdict(tried(case, hearing)) for case in cases()]))
+
+
+def begin() -> None:
+    """A run that has been interrupted, with one checkpoint."""
+    from regrun import cli
+
+    child = os.fork()
+    if child == 0:
+        with redirect_stderr(io.StringIO()):
+            endless = ["trainer.epochs=100000", "trainer.early_stopping.patience=null", "hydra.run.dir=begun"]
+            os._exit(cli.main([*SMALL, *endless]))
+    while not (Path("begun/curves.csv").is_file() and Path("begun/curves.csv").read_text().count("\n") > 3):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGINT)
+    os.waitpid(child, 0)
 
 
 def warm_up() -> None:
@@ -296,6 +345,10 @@ def warm_up() -> None:
         shutil.copytree("sweep", "case")
         read(words)
         shutil.rmtree("case")
+    shutil.copytree("begun", "case")
+    (Path("case") / "settings.yaml").write_text("")
+    read(["resume", "{}"])
+    shutil.rmtree("case")
     for how in ("load", "read"):
         shutil.copytree("run", "case")
         read(how)

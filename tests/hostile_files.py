@@ -254,6 +254,50 @@ def array(own: Any) -> bytes:
     return buffer.getvalue()
 
 
+def checkpoints(good: bytes) -> dict[str, bytes]:
+    """Files of a stack's state whose manifest says that every byte is right."""
+    held = torch.load(io.BytesIO(good), weights_only=True)
+    state, own = held["state"], pickles()
+    changes: dict[str, Any] = {
+        "no runs": {"runs": []},
+        "other runs": {"runs": [{"run_id": "../ran"}]},
+        "runs that are words": {"runs": ["a"]},
+        "words for tensors": {"tensors": dict.fromkeys(state["tensors"], "x")},
+        "tensors of another shape": {"tensors": {name: t[..., :3] for name, t in state["tensors"].items()}},
+        "no tensors": {"tensors": {}},
+        "another epoch": {"epoch": 10**9},
+        "steps without end": {"taken": 10**9},
+        "a step back": {"taken": -5},
+    }
+    names = ("reduce", "stack_global", "legacy pickle", "legacy tar", "compressed", "a far memo", "a list", "nothing")
+    return {name: own[name] for name in names} | {
+        **{name: saved(held | {"state": state | change}) for name, change in changes.items()},
+        "no state": saved({"manifest": held["manifest"]}),
+        "another's manifest": saved(held | {"manifest": held["manifest"] | {"epoch": 7}}),
+    }
+
+
+MANIFESTS: dict[str, str | bytes] = {
+    "no JSON": "epoch: 1",
+    "deep": _nested(100_000),
+    "a list": "[]",
+    "empty": "{}",
+    "no text": b"\xff\xfe",
+    "tables elsewhere": '{"version": 1, "number": 9, "run_ids": [], "epoch": 1, "step": 1, "facts": {}, '
+    '"tables": {"../../victim/file": [1, "x"]}}',
+}
+
+
+CONFIGS = {  # hydra nodes and others of an experiment
+    "callbacks": "hydra: {callbacks: {x: {_target_: pandas.read_pickle, filepath_or_buffer: evil.pkl}}}",
+    "handlers": "hydra: {job_logging: {handlers: {x: {(): os.system, command: touch ran}}}}",
+    "target": "_target_: os.system",
+    "target inside": "model: {_target_: os.system}",
+    "searchpath": "hydra: {searchpath: ['pkg://evil']}",
+    "object": "seed: !!python/object/apply:os.system [touch ran]",
+}
+
+
 def place_bait(root: Path) -> None:
     """What hostile files reach for: a module, a pickle, a folder of somebody's."""
     (root / "victim").mkdir()

@@ -218,7 +218,7 @@ def test_nothing_but_tensors_and_plain_values_is_ever_loaded() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and (callee := ast.unparse(node.func)) in needed
     ]
-    assert len(found) >= 5
+    assert len(found) >= 4
     assert all(needed[callee] in keywords for callee, keywords in found)
 
 
@@ -247,7 +247,7 @@ def test_other_data_under_the_same_name_is_noticed(folder: Path) -> None:
 
 
 def prepared_in(folder: Path) -> prepare.Prepared:
-    job = config.Job(run._settings(folder), folder, None)
+    job = config.Job(config.read_settings(folder / "settings.yaml"), folder, None)
     (one,) = prepare.prepare([job], own=folder)
     return one
 

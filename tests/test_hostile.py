@@ -34,7 +34,9 @@ def test_each_is_refused_or_told(results: Results) -> None:
 
 def test_what_is_refused_is_one_short_line_and_leaves_every_file_as_it_was(results: Results) -> None:
     refused = [own for own in results if own.code]
-    assert [own.name for own in refused if own.changed or own.output] == []
+    late = ("tensors of another shape", "no tensors", "steps", "a step back")  # a state that the run alone can judge
+    early = [own for own in refused if not any(word in own.name for word in late)]
+    assert [own.name for own in early if own.changed or own.output] == []
     assert [own.errors for own in refused if own.errors.count("\n") != 1 or len(own.errors) > 260] == []
     assert all(own.errors.startswith("regrun: ") for own in refused)
 

@@ -22,7 +22,7 @@ LAYERS = [
     "across stats streams objective meter rows records ensembling components",
     "findings locks foreign predictions tensors",
     "limits",
-    "checks config conversion demos.catalogue dictionary grouping help overrides space",
+    "checks config configs conversion demos.catalogue dictionary grouping help overrides space",
     "data data.arrays data.augmentation data.batches data.cifar data.csv_file data.download data.image_folder "
     "data.matlab data.order data.source data.sources data.split data.stream data.tables data.windows "
     "models models.attention models.build models.dropping models.export models.mixture models.norms models.ops "

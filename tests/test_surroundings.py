@@ -63,7 +63,6 @@ def closed_pipe() -> Iterator[int]:
             "--help",
             "--version",
             "--cfg job",
-            "--hydra-help",
             "-sc install=bash",
             "demo",
             "demo chain",
@@ -77,6 +76,7 @@ def closed_pipe() -> Iterator[int]:
             "ensemble sweep",
             "ledger sweep",
         ),
+        "experiment=smoke trainer.epochs=2 trainer.progress=plain hydra.run.dir=run",
         *("collect sweep", "check sweep --against sweep", "variance sweep", "resume sweep"),
         *(["track sweep tensorboard"] if importlib.util.find_spec("tensorboard") else []),
     ],
@@ -94,12 +94,13 @@ def test_what_nobody_reads_ends_quietly(
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.close()
     assert (code, capfd.readouterr().err) == (0, "")
+    if "hydra.run.dir" in command:
+        assert regrun.read("run").epochs["epoch"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("command", "tables"),
     [
-        ("hydra.run.dir=run", ["run"]),
         ("-m seed=1,2 hydra.sweep.dir=sweep", ["sweep"]),
         ("--version", []),
         ("model=depp", []),
