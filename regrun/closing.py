@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +24,25 @@ class EpochReport:
     examples: int
     lr: NDArray[np.float64]  # (S, R)
     losses: Tensor  # (R, S) objective, on the CPU
-    objective: list[float]  # its mean over the steps
     penalty: list[float]
     grad_norm: list[float]
     meter: Meter
+
+    @cached_property
+    def objective(self) -> list[float]:
+        """Each run's mean over the steps."""
+        means: list[float] = self.losses.double().mean(1).tolist()
+        return means
 
 
 def close(
     stack: Stack, runs: list[Progress], epoch: int, report: EpochReport | None, distances: list[float]
 ) -> Iterator[Row]:
-    """Measure every run after an epoch, and yield its rows; a run that diverged in it has none."""
-    meter = report.meter if report is not None else Meter()
+    """Measure every run after an epoch, and yield its rows; a run that diverged in it has none.
+
+    Until the first row nothing has changed, should an evaluation end in Halt.
+    """
+    meter = report.meter.copy() if report is not None else Meter()
     train, val = measure.evaluate(stack, "train"), measure.evaluate(stack, "val", meter)
     shown = {"train": train, "val": val}
     if stack.runs[0].trainer.test_curve:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from regrun import looks, measure, metrics
+from regrun.data.batches import Halt
 from regrun.data.split import Split
 from regrun.epoch import epoch_slices
 from regrun.looks import SPLITS, Look, Weights
@@ -31,14 +32,22 @@ class Finished:
 
 
 def finish(stack: Stack, runs: list[Progress]) -> Iterator[Finished]:
-    """Read test in one look, with the last and the best weights of the runs that have ended."""
+    """Read test in one look, with the last and the best weights of the runs that have ended.
+
+    The stack's weights are lost then, but not where an evaluation ends in Halt.
+    """
     zeros, last = measure.zero_weights(stack), [stack.weights_of(r) for r in range(len(stack))]
-    test_last = measure.evaluate(stack, "test")
-    for r, p in enumerate(runs):
-        stack.load(r, p.best)
-    test_best, samples = measure.evaluate(stack, "test"), stack.runs[0].trainer.mc_dropout
-    sampled = {split: measure.monte_carlo(stack, split, samples) for split in SPLITS} if samples else {}
-    found = _looks(stack, runs)
+    test_last, samples = measure.evaluate(stack, "test"), stack.runs[0].trainer.mc_dropout
+    try:
+        for r, p in enumerate(runs):
+            stack.load(r, p.best)
+        test_best = measure.evaluate(stack, "test")
+        sampled = {split: measure.monte_carlo(stack, split, samples) for split in SPLITS} if samples else {}
+        found = _looks(stack, runs)
+    except Halt:
+        for r, weights in enumerate(last):
+            stack.load(r, weights)
+        raise
     for r, p in enumerate(runs):
         mc = {split: scores[r] for split, scores in sampled.items()}
         outcome = _outcome(p, stack, stack.batches.splits[r], test_best[r], test_last[r], mc, zeros[r])

@@ -32,7 +32,7 @@ class Epoch:
         """number: of the epoch, from 1."""
         first, batches = stack.runs[0], stack.batches
         self.number, self.taken = number, 0  # steps
-        self.seconds = 0.0  # spent on it by another process
+        self.seconds = 0.0  # spent on it before the last checkpoint
         self.order, self.augmenters = batches.order(number), batches.augmenters(number)
         self.slices = epoch_slices(first, self.order.shape[1])
         every = first.trainer.accumulate

@@ -19,6 +19,12 @@ class Meter:
         self.sums[name] = self.sums[name] + values if name in self.sums else values
         self.counts[name] = self.counts.get(name, 0) + 1
 
+    def copy(self) -> "Meter":
+        """One to go on with, without changing this one."""
+        other = Meter()
+        other.sums, other.counts = dict(self.sums), dict(self.counts)
+        return other
+
     def means(self, replicas: int, peers: Peers = ALONE) -> dict[str, list[float]]:
         """Each mechanism's figure for each replica: of several processes, the mean of theirs."""
         if not self.sums:

@@ -13,7 +13,7 @@ from regrun.schedules import ReduceOnPlateau
 from regrun.settings import Plateau, Settings
 from regrun.stopping import Patience, Stopping, stopping
 
-PLAIN = ("lrs", "acted", "step")
+PLAIN = ("lrs", "acted", "step", "stop_reason", "diverged_step")
 
 
 @dataclass

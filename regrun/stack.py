@@ -307,8 +307,8 @@ class Stack:
         last, buffers = self.params.flat.clone(), {name: b.clone() for name, b in self.buffers.items()}
         self.params.flat.copy_(self.state["average"])
         distances = (last - self.params.flat).norm(dim=1)
-        self._estimate_statistics(distances != 0)
         try:
+            self._estimate_statistics(distances != 0)
             yield distances.tolist()
         finally:
             self.params.flat.copy_(last)

@@ -5,27 +5,49 @@ What settings, data and seeds decide is not in it; of the streams that an epoch 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from regrun import progress
+from regrun.closing import EpochReport
 from regrun.epoch import Epoch
 from regrun.errors import DataError, clip
+from regrun.meter import Meter
 from regrun.progress import Progress
 from regrun.settings import Settings
 from regrun.stack import Stack
 
 VERSION = 1
+REPORTED, BY_RUN = ("seconds", "examples"), ("penalty", "grad_norm")
 
-# version; epoch, the one that the next step belongs to, and taken, its steps so far; seconds of training, and those of
-# this epoch; runs, each one's progress; tensors by "<what>/<name>", (R, ...) each; masks, draws from each stream.
+# version; epoch and phase of it; taken, its steps so far; seconds of training, and those of this epoch; report, what
+# the steps came to, if they are over; runs, each one's progress; tensors by "<what>/<name>", (R, ...) each; masks, how
+# often each stream has been drawn from.
 State = dict[str, Any]
 
 
-def take(stack: Stack, runs: Sequence[Progress], epoch: Epoch | int, *, seconds: float, of_epoch: float = 0.0) -> State:
-    """The state between two steps of an epoch, or before the first of one that is only a number yet.
+class Phase(IntEnum):
+    """What comes next in an epoch. The epoch before the first step has no steps."""
+
+    STEPS = 0
+    CLOSE = 1  # measuring
+    FINISH = 2  # the runs that end with it
+
+
+def take(
+    stack: Stack,
+    runs: Sequence[Progress],
+    number: int,
+    phase: Phase = Phase.STEPS,
+    *,
+    seconds: float,
+    epoch: Epoch | None = None,
+    report: EpochReport | None = None,
+) -> State:
+    """The state in epoch `number`: before its steps, between two of them (`epoch`), or after them (`report`).
 
     Tensors on the CPU are the stack's own: they go into a file before it goes on.
     """
@@ -34,15 +56,20 @@ def take(stack: Stack, runs: Sequence[Progress], epoch: Epoch | int, *, seconds:
     tensors |= _named("mean", {n: mean for n, (mean, _) in stack.moments.items()})
     tensors |= _named("std", {n: std for n, (_, std) in stack.moments.items()})
     tensors |= _named("best", {n: torch.stack([p.best[n].cpu() for p in runs]) for n in runs[0].best})
-    state = {"version": VERSION, "seconds": seconds, "epoch_seconds": of_epoch, "masks": {}, "taken": 0}
-    if isinstance(epoch, Epoch):
+    state: State = {"version": VERSION, "seconds": seconds, "epoch": number, "phase": int(phase), "taken": 0}
+    state |= {"epoch_seconds": 0.0, "masks": {}, "report": None}
+    if epoch is not None:
         tensors["losses/"] = epoch.losses[: epoch.taken].T.contiguous()
         drawn = {name: torch.stack([g.get_state() for g in own]) for name, own in epoch.augmenters.items()}
         tensors |= _named("augment", drawn)
         masks = {name: stream.drawn for name, stream in epoch.streams.items()}
-        state |= {"epoch": epoch.number, "taken": epoch.taken, "masks": masks}
-    else:
-        state["epoch"] = epoch
+        state |= {"taken": epoch.taken, "masks": masks, "epoch_seconds": epoch.seconds}
+    if phase == Phase.CLOSE and report is not None:
+        tensors |= {"losses/": report.losses, "lr/": torch.from_numpy(report.lr.T.copy())}
+        tensors |= {f"{name}/": torch.tensor(getattr(report, name), dtype=torch.float64) for name in BY_RUN}
+        tensors |= _named("meter", {n: total.expand(len(stack)) for n, total in report.meter.sums.items()})
+        told = {name: getattr(report, name) for name in REPORTED}
+        state |= {"taken": report.losses.shape[1], "report": told | {"counts": report.meter.counts}}
     state["runs"] = [p.plain() | {"snapshots": {e: _on_cpu(w) for e, w in p.snapshots.items()}} for p in runs]
     return state | {"tensors": _on_cpu(tensors)}
 
@@ -74,6 +101,18 @@ def put_back(state: State, stack: Stack, settings: Sequence[Settings]) -> list[P
             p.best = {name: value[r].to(stack.device) for name, value in best.items()}
             p.snapshots = {e: {n: t.to(stack.device) for n, t in w.items()} for e, w in found["snapshots"].items()}
     return runs
+
+
+def put_back_report(state: State) -> EpochReport | None:
+    """What the steps of the epoch came to; None of that without steps. Raises DataError where it is none."""
+    if state["report"] is None:
+        return None
+    with _fitting():
+        tensors, meter = state["tensors"], Meter()
+        meter.sums, meter.counts = dict(_those(tensors, "meter")), dict(state["report"]["counts"])
+        told = {name: state["report"][name] for name in REPORTED}
+        told |= {name: tensors[f"{name}/"].tolist() for name in BY_RUN}
+        return EpochReport(losses=tensors["losses/"], lr=tensors["lr/"].T.numpy(), meter=meter, **told)
 
 
 def put_back_epoch(state: State, epoch: Epoch) -> None:

@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from regrun import grouping, progress
 from regrun.closing import EpochReport, close
-from regrun.data.batches import Batches
+from regrun.data.batches import Batches, Halt
 from regrun.data.sources import Source
 from regrun.data.split import Split
 from regrun.due import Due
@@ -26,7 +27,7 @@ from regrun.progress import Progress
 from regrun.rows import Row
 from regrun.settings import Settings
 from regrun.stack import Stack, new_stack
-from regrun.state import State, put_back, put_back_epoch, take
+from regrun.state import Phase, State, put_back, put_back_epoch, put_back_report, take
 
 LOOK = 50  # steps between two looks at the losses on a GPU, where each look waits for the device
 
@@ -57,8 +58,8 @@ def train(
 
     Whoever sends run_ids in answer to an epoch's rows ends these runs there: they are pruned.
 
-    `due` is asked after each step whether a checkpoint is to be yielded; a call with its `state`, and the same runs,
-    yields what would have come after it.
+    `due` is asked after each step, and by evaluations before each batch, whether a checkpoint is to be yielded; a call
+    with its `state`, and the same runs, yields what would have come after it.
 
     The runs must share a structure (`grouping`), else ValueError; each has its own split of the source. Several `peers`
     train one run, and each yields the same rows but for seconds; they agree on what is due, once an epoch.
@@ -70,6 +71,8 @@ def train(
     stack = new_stack(runs, Batches(source, splits, runs, device), peers)
     members = [progress.begin(i, r) for i, r in zip(run_ids, runs, strict=True)]
     loop = Loop(stack, members, Clock(runs[0].trainer.time_limit, peers), due)
+    if not peers.are_several:
+        stack.batches.is_over = lambda: due() == Due.END
     if state is not None:
         loop.members = put_back(state, stack, runs)
         loop.clock.begun -= state["seconds"]
@@ -102,35 +105,43 @@ class Loop:
 
     def train(self, state: State | None) -> Generator[News, set[str] | None]:
         """From the first epoch on, or from the state that has been put back."""
-        epochs = self.stack.runs[0].trainer.epochs
-        for number in range(0 if state is None else state["epoch"], epochs + 1):
-            report = None
-            if number > 0:
-                epoch = Epoch(self.stack, self.members, number)
-                if state is not None:
-                    put_back_epoch(state, epoch)
-                    state = None
-                report = yield from self._train(epoch)
+        epochs, first, phase, report = self.stack.runs[0].trainer.epochs, 0, Phase.STEPS, None
+        if state is not None:
+            first, phase, report = state["epoch"], Phase(state["phase"]), put_back_report(state)
+        for number in range(first, epochs + 1):
+            if phase == Phase.STEPS and number > 0:
+                report = yield from self._train(Epoch(self.stack, self.members, number), state)
                 if report is None:
                     return
-            with self.stack.averaged() as distances:
-                rows = list(close(self.stack, self.members, number, report, distances))
-            pruned = (yield rows) or set()
-            for p in self.members:
-                p.stop_reason = p.stop_reason or _reason(p, number, epochs, self.clock)
-                if p.stop_reason is None and p.run_id in pruned:
-                    p.stop_reason = "pruned"
-            yield from self._finish_some()
-            if not self.members:
+            try:
+                if phase < Phase.FINISH:
+                    yield from self._close(number, report)
+                    phase = Phase.FINISH
+                yield from self._finish_some()
+            except Halt:
+                yield Checkpoint(self._state(number, phase=max(phase, Phase.CLOSE), report=report), is_end=True)
                 return
-            if (yield from self._offer(number + 1)):
+            if not self.members or (yield from self._offer(number + 1)):
                 return
+            phase, report, state = Phase.STEPS, None, None
 
-    def _train(self, epoch: Epoch) -> Generator[Checkpoint, None, EpochReport | None]:
-        """One pass over train, or the rest of it; None if it is to end before.
+    def _close(self, number: int, report: EpochReport | None) -> Generator[list[Row], set[str] | None]:
+        """The rows of an epoch, and which runs end with it."""
+        with self.stack.averaged() as distances:
+            rows = list(close(self.stack, self.members, number, report, distances))
+        pruned = (yield rows) or set()
+        for p in self.members:
+            p.stop_reason = p.stop_reason or _reason(p, number, self.clock)
+            if p.stop_reason is None and p.run_id in pruned:
+                p.stop_reason = "pruned"
+
+    def _train(self, epoch: Epoch, state: State | None) -> Generator[Checkpoint, None, EpochReport | None]:
+        """One pass over train, or what a state has left of it; None if it is to end before.
 
         Ends early when time is up, or when no replica's loss is finite any more.
         """
+        if state is not None:
+            put_back_epoch(state, epoch)
         start, stack, batches, order = time.monotonic() - epoch.seconds, self.stack, self.stack.batches, epoch.order
         updates, losses, is_alone = epoch.updates, epoch.losses, not stack.peers.are_several
         left = updates[epoch.taken :]
@@ -153,14 +164,15 @@ class Loop:
             is_looked_at = stack.device.type == "cpu" or epoch.taken % LOOK == 0
             if is_looked_at and not _any_finite(losses[epoch.taken - 1]):
                 break
-            if is_alone and self.due() and (yield from self._offer(epoch, time.monotonic() - start)):
-                return None
+            if is_alone and self.due():
+                epoch.seconds = time.monotonic() - start
+                if (yield from self._offer(epoch.number, epoch=epoch)):
+                    return None
         stack.agree()
         taken = epoch.taken
         losses = losses[:taken].T.contiguous().cpu()
         return EpochReport(
             losses=losses,
-            objective=losses.double().mean(1).tolist(),
             seconds=time.monotonic() - start,
             examples=updates[taken - 1][-1][1],
             lr=epoch.lr[:taken],
@@ -169,12 +181,14 @@ class Loop:
             meter=meter,
         )
 
-    def _offer(self, epoch: Epoch | int, of_epoch: float = 0.0) -> Generator[Checkpoint, None, bool]:
-        """A checkpoint, if one is due; whether training ends with it. of_epoch: seconds of this epoch so far."""
+    def _offer(self, number: int, **more: Any) -> Generator[Checkpoint, None, bool]:
+        """A checkpoint, if one is due; whether training ends with it."""
         if what := self.stack.peers.told(self.due()):
-            state = take(self.stack, self.members, epoch, seconds=self.clock.seconds(), of_epoch=of_epoch)
-            yield Checkpoint(state, what == Due.END)
+            yield Checkpoint(self._state(number, **more), what == Due.END)
         return what == Due.END
+
+    def _state(self, number: int, **more: Any) -> State:
+        return take(self.stack, self.members, number, seconds=self.clock.seconds(), **more)
 
     def _finish_some(self) -> Iterator[Finished]:
         """The ends of the runs that have a reason to end. They leave the stack."""
@@ -194,10 +208,10 @@ def _any_finite(losses: Tensor) -> bool:
     return math.isfinite(losses.sum().item()) or bool(losses.isfinite().any())
 
 
-def _reason(p: Progress, epoch: int, epochs: int, clock: Clock) -> str | None:
+def _reason(p: Progress, epoch: int, clock: Clock) -> str | None:
     """Why a run ends after `epoch`, or None."""
     if p.stopping.rule.is_over:
         return p.settings.trainer.early_stopping.rule
-    if epoch == epochs:
+    if epoch == p.settings.trainer.epochs:
         return "max_epochs"
     return "time_limit" if clock.is_late() else None

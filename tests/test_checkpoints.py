@@ -33,7 +33,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("begun"))
     try:
-        run_until(prepared(), [Due.CHECKPOINT, Due.NOTHING, Due.NOTHING, *[Due.END] * 2])
+        run_until(prepared(), [*NO * 2, Due.CHECKPOINT, *NO * 4, *[Due.END] * 2])
         return Path("r").absolute()
     finally:
         os.chdir(before)
@@ -52,8 +52,11 @@ def prepared() -> prepare.Prepared:
     return one
 
 
+NO = [Due.NOTHING]
+
+
 class Told(Pace):
-    """What is due after each step is told in advance."""
+    """What is due is told in advance: two evaluations and an end for each epoch, and a step before that."""
 
     def __init__(self, told: list[Due]) -> None:
         super().__init__(None, Noted(15))
@@ -235,12 +238,10 @@ def test_what_bits_depend_on_must_be_the_same_unless_told_otherwise(folder: Path
 
 
 def test_other_data_under_the_same_name_is_noticed(folder: Path) -> None:
-    one = prepared_in(folder)
-    manifest = checkpoints.load(folder, []).manifest
+    one, manifest = prepared_in(folder), checkpoints.load(folder, []).manifest
     targets = one.source.targets.clone()
     targets[0] += 1
-    source = replace(one.source, targets=targets)
-    other = replace(one, source=source, data_hash=source.data_hash)
+    other = replace(one, data_hash=replace(one.source, targets=targets).data_hash)
     assert checkpoints.differences(manifest, marks(one)) == []
     (line,) = checkpoints.differences(manifest, marks(other))
     assert line.startswith("data was ")

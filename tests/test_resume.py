@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Refused, Said
 from survival import trials
 from survival.commands import Command, Ended, begin, call, contents, wait_until
@@ -25,6 +26,13 @@ SWEEP = [*trials.SWEEP, "trainer.progress=plain", "hydra.sweep.dir=s"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What commands load, forks share: half a second each."""
+    torch.set_num_threads(1)
+    assert cli.main([*trials.TINY, f"hydra.run.dir={tmp_path_factory.mktemp('loaded') / 'r'}"]) == 0
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from regrun.streams import epoch_order
 ALL = slice(None)
 
 EVAL_BATCH = 1024  # examples: fixed, so that what an evaluation gives never depends on the stack's size
+
+
+class Halt(Exception):
+    """Training is to end, and an evaluation has seen it between two of its batches."""
 
 
 class Batches:
@@ -39,6 +43,7 @@ class Batches:
         self.scale = _per_replica([s.scale for s in splits], torch.float32, device).unsqueeze(1)
         self.fill = _per_replica([s.fill for s in splits], torch.float32, device).unsqueeze(1)
         self.memory = torch.empty(0, device=device)
+        self.is_over: Callable[[], bool] = lambda: False
         self._bind(splits, runs)
         self.windows = None if self.is_streamed else self.augmentation.windows(self.inputs)
 
@@ -94,11 +99,13 @@ class Batches:
     def eval_batches(self, name: str, replicas: slice = ALL, peers: Peers = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
         """The plain inputs (R, B, D), each valid until the next, and targets (R, B) of a split, in a fixed order.
 
-        Of several peers each gets its own part of the split.
+        Of several peers each gets its own part of the split. Raises Halt as soon as `is_over`.
         """
         indices = self.indices[name][replicas]
         parts = indices[:, peers.shard(indices.shape[1]).slice].split(EVAL_BATCH, dim=1)
         for indices, rows in zip(parts, self.rows(parts), strict=True):
+            if self.is_over():
+                raise Halt
             x = self._gathered(indices) if rows is None else rows
             yield self._scaled(x, replicas), self._targets(indices, replicas)
 
