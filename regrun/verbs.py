@@ -5,6 +5,7 @@ import gc
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,14 @@ def loading() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # forked workers share what is loaded
+        _freeze()
         gc.enable()
+
+
+@cache
+def _freeze() -> None:
+    """Let forked workers share what is loaded. Once: garbage that a command leaves would never be collected."""
+    gc.freeze()
 
 
 def exit_code(result: "Result") -> int:

@@ -1,6 +1,8 @@
 """Random changes to every file that regrun reads: each is refused in a line, or read; nothing else comes of it."""
 
+import hashlib
 import io
+import json
 import os
 import pickle
 import random
@@ -8,7 +10,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +21,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import regrun
-from regrun import ledger, plan, search, space, sweep, tracking
+from regrun import config, ledger, plan, run, search, space, sweep, tracking
+from regrun import prepare as preparing
 from regrun import settings as s
 from regrun.cli import main
 from regrun.data.sources import MNIST_SHA256, load
-from regrun.errors import RegrunError
+from regrun.due import Due, Pace
+from regrun.errors import Interrupted, RegrunError
+from regrun.signals import Noted
+from regrun.writing import train_into
 
 SMALL = ["experiment=smoke", "trainer.epochs=2", "trainer.progress=none", "model.width=8"]
 SLOWEST, MOST_BYTES = 2.0, 300 << 20  # seconds of a processor for one file; memory that all may take
@@ -85,6 +91,18 @@ def _tracked(folder: Path) -> object:
     return [list(run.epochs()) for run in tracking.read(folder, set())]
 
 
+def _resumed(folder: Path) -> int:
+    """What was begun goes on from a state whose manifest says that every byte is right."""
+    again, path = folder / "again", folder / "begun/checkpoint-1.pt"
+    shutil.rmtree(again, ignore_errors=True)
+    shutil.copytree(folder / "begun", again)
+    content, manifest = path.read_bytes(), again / "checkpoint-1.json"
+    with suppress(ValueError, TypeError):  # where the manifest itself is changed it may be none
+        told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | told))
+    return int(_command("resume", str(again))(folder) or 0)
+
+
 SUMMARY = "summary.csv"
 TARGETS = {
     "best.pt": Target("best.pt", regrun.load),
@@ -110,6 +128,8 @@ TARGETS = {
     "plan.csv": Target("plan.csv", lambda folder: plan.read(folder, folder)),
     "launch.json": Target("launch.json", lambda folder: sweep._read_launch(folder)),
     "search.json": Target("search.json", search.load),
+    "checkpoint": Target("begun/checkpoint-1.pt", _resumed),
+    "checkpoint's manifest": Target("begun/checkpoint-1.json", _resumed),
     "predictions": Target("predictions/a.npz", _command("ensemble", "{}"), 15),
     "data=csv": Target("t.csv", _loaded(kind="csv", path="t.csv", target="y"), 15),
     "data=npz": Target("a.npz", _loaded(kind="npz", path="a.npz"), 15),
@@ -134,13 +154,33 @@ def prepare(root: Path) -> None:
     for name in ("best.pt", "settings.yaml"):
         shutil.copy(Path("base/run") / name, whole)
     (whole / "search.json").write_text(_search().text())
+    _begin(whole / "begun")
     _write_predictions(whole)
     _write_data(whole)
 
 
-def _search() -> space.Search:
-    from regrun import config
+class After(Pace):
+    """The end is due when so much has been asked."""
 
+    def __init__(self, count: int) -> None:
+        super().__init__(None, Noted(15))
+        self.left = count
+
+    def __call__(self) -> Due:
+        self.left -= 1
+        return Due.END if self.left < 0 else Due.NOTHING
+
+
+def _begin(folder: Path) -> None:
+    """A run that has been ended between two steps of its second epoch, with a checkpoint."""
+    (one,) = preparing.prepare(config.jobs([*SMALL, f"hydra.run.dir={folder}"], multirun=False))
+    with ExitStack() as held, suppress(Interrupted):
+        run._begin(one, held)
+        list(train_into(folder, [one], pace=After(20)))
+    assert (folder / "checkpoint-1.json").is_file()
+
+
+def _search() -> space.Search:
     found = config.command(["-m", "optimizer.lr=interval(0.1,1)", "hydra/sweeper=optuna"][1:], multirun=True).search
     assert found is not None
     return found

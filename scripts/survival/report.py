@@ -1,4 +1,4 @@
-"""All trials that are asked for, and a Markdown table of what they came to."""
+"""Trials of every kind, and a Markdown table of what they came to."""
 
 import argparse
 import contextlib
@@ -7,7 +7,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 from survival import trials
 from survival.commands import call, contents
+from survival.neighbours import bad_neighbours
 
 import regrun.sweep  # noqa: F401  (loaded before the first fork)
 from regrun.cli import main
@@ -30,44 +32,55 @@ class Result:
     seconds: float
 
     def row(self) -> str:
-        bound = f"{100 * min(1.0, 3 / self.trials):.2g} %" if not self.failures and self.trials else "none"
+        bound = f"{min(100.0, 300 / self.trials):.3g} %" if not self.failures and self.trials else "none"
         return f"| {self.name} | {self.trials} | {self.failures} | {bound} | {self.seconds:.0f} |"
 
 
-def report(about: str | None, *, runs: int, sweeps: int, kinds: Sequence[str]) -> int:
-    """The exit code."""
+def arguments(about: str | None, **numbers: int) -> argparse.Namespace:
+    """What the command line asks for. numbers: how many of what, by default."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=runs, help="runs to kill")
-    parser.add_argument("--sweeps", type=int, default=sweeps, help="sweeps to kill")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--workers", type=int, default=2, help="trials at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the random times; other seeds, other trials")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A folder for trials, in a process that has loaded what they share. One thread: forks of more may hang."""
     torch.set_num_threads(1)
     os.environ.pop("CI", None)
     with tempfile.TemporaryDirectory(prefix="survival") as name:
-        work = Path(name)
-        _warm_up(work)
-        results = [_every_operation(kind, work / kind, options.workers) for kind in kinds]
-        first = 1000 * options.seed
-        if options.runs:
-            results.append(_killed_runs(range(first, first + options.runs), work, options.workers))
-        if options.sweeps:
-            results.append(_killed_sweeps(range(first, first + options.sweeps), work, options.workers))
-    print("\n| trials of | number | failures | rate below, with 95 % | seconds |\n|---|---|---|---|---|")
-    print(*(result.row() for result in results), sep="\n")
-    return 1 if any(result.failures for result in results) else 0
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main([*trials.TINY, f"hydra.run.dir={Path(name) / 'warm'}"]) == 0
+        yield Path(name)
 
 
-def _warm_up(work: Path) -> None:
-    """Load what the commands load, which forks then share. One thread: forks of a process with more may hang."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert main([*trials.TINY, f"hydra.run.dir={work / 'warm'}"]) == 0
+def report(results: Iterable[Result]) -> int:
+    """Print the table, a row as soon as it is known; the exit code."""
+    failures = 0
+    print("| trials of | number | failures | rate below, with 95 % | seconds |\n|---|---|---|---|---|", flush=True)
+    for result in results:
+        print(result.row(), flush=True)
+        failures += result.failures
+    return 1 if failures else 0
 
 
-def _every_operation(kind: str, work: Path, workers: int) -> Result:
-    work.mkdir()
-    found = (wrong for _, wrong in trials.every_operation(kind, trials.TINY, work, workers=workers))
-    return _result(f"{kind} at every operation of a run", found)
+def every_operation(kind: str, work: Path, workers: int) -> Result:
+    """A run each of whose operations on the disk fails once."""
+    (work / kind).mkdir()
+    found = (wrong for _, wrong in trials.every_operation(kind, trials.TINY, work / kind, workers=workers))
+    return told(f"{kind} at every operation of a run", found)
+
+
+def killed(options: argparse.Namespace, work: Path) -> Iterator[Result]:
+    """Runs and sweeps that are killed at random times."""
+    first = 1000 * options.seed
+    if options.runs:
+        yield _killed_runs(range(first, first + options.runs), work, options.workers)
+    if options.sweeps:
+        yield _killed_sweeps(range(first, first + options.sweeps), work, options.workers)
 
 
 def _killed_runs(numbers: Sequence[int], work: Path, workers: int) -> Result:
@@ -75,7 +88,7 @@ def _killed_runs(numbers: Sequence[int], work: Path, workers: int) -> Result:
     whole = trials.start(one, work / "whole", dense=True).wait()
     assert whole.code == 0, whole
     kill = partial(trials.killed_run, one=one, expected=contents(work / "whole"), seconds=whole.seconds, work=work)
-    return _result("runs killed at random times", trials.side_by_side(kill, numbers, workers))
+    return told("runs killed at random times", trials.side_by_side(kill, numbers, workers))
 
 
 def _killed_sweeps(numbers: Sequence[int], work: Path, workers: int) -> Result:
@@ -84,10 +97,19 @@ def _killed_sweeps(numbers: Sequence[int], work: Path, workers: int) -> Result:
     assert whole.code == 0, whole
     expected = contents(folder, of_sweep=True)
     kill = partial(trials.killed_sweep, words=trials.SWEEP, expected=expected, seconds=whole.seconds, work=work)
-    return _result("sweeps killed at random times", trials.side_by_side(kill, numbers, max(1, workers // 2)))
+    return told("sweeps killed at random times", trials.side_by_side(kill, numbers, max(1, workers // 2)))
 
 
-def _result(name: str, found: Iterable[str | None]) -> Result:
+def neighbours(number: int, work: Path) -> Result:
+    """The runs of a sweep in which every tenth fails."""
+    begun, wrong = time.monotonic(), bad_neighbours(number, work)
+    for line in wrong:
+        print(f"bad neighbours: {line}", file=sys.stderr)
+    return Result("runs of a sweep in which 10 % fail in four ways", number, len(wrong), time.monotonic() - begun)
+
+
+def told(name: str, found: Iterable[str | None]) -> Result:
+    """What was found, the trials that went wrong on stderr."""
     begun, number, failures = time.monotonic(), 0, 0
     for number, wrong in enumerate(found, start=1):
         if wrong:
