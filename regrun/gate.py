@@ -83,7 +83,7 @@ def chance(text: str) -> float:
 
 def _side(path: Path) -> Side:
     """The tables at `path`, a summary.csv by whatever name, and beside it."""
-    summary = collect.checked_summary(path, NEEDED, counts=["last_epoch", "last_step"])
+    summary = collect.checked_summary(path, NEEDED, counts=["last_epoch", "last_step", *UNITS.values()])
     epochs: dict[str, list[Cells]] = {}
     if (path.parent / "epochs.csv").is_file():
         names = ["run_id", "epoch", "lr_first", "lr_last", "objective", "weight_norm"]
@@ -180,12 +180,13 @@ def _pair(
     old: Sequence[Cells], new: Sequence[Cells], before: Side, now: Side, names: Sequence[str]
 ) -> tuple[Figures, Figures, dict[str, float]]:
     """A setting's figures on both sides, at an epoch that all runs have reached, and in what they count."""
-    if (n := sum(row["status"] in collect.FINISHED for row in old)) < LEAST:
-        who = f"{n} of {_words(old[0], names)}"
+    finished = [row for row in old if row["status"] in collect.FINISHED]
+    if len(finished) < LEAST:
+        who = f"{len(finished)} of {_words(old[0], names)}"
         raise ConfigError(f"--against: must have {LEAST} finished runs of a setting, 10 are better, got {who}")
     ended = [int(row["last_epoch"]) for row in (*old, *new) if row["status"] == "ok"]
     at, units = min(ended, default=0), {"best_epoch": 1.0}
-    units |= {name: 1 / max(1.0, _number(old[0][size])) for name, size in UNITS.items()}
+    units |= {name: 1 / max(1.0, int(finished[0][size])) for name, size in UNITS.items()}
     has_both = bool(before.epochs and now.epochs)
     ours, theirs = (_figures(runs, side.epochs if has_both else {}, at) for runs, side in ((old, before), (new, now)))
     return ours, theirs, units

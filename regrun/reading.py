@@ -59,8 +59,8 @@ def _csv(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors
         raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
     for name in found.select_dtypes(["object", "str"]):
-        if found[name].str.startswith("'").any():
-            found[name] = found[name].map(unguarded)
+        is_marked = found[name].map(lambda cell: isinstance(cell, str) and cell.startswith("'"))
+        found.loc[is_marked, name] = found.loc[is_marked, name].map(unguarded)
     return found
 
 

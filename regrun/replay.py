@@ -143,6 +143,8 @@ def _curves(path: Path) -> dict[str, Curve]:
     for number, row in enumerate(foreign.rows(path, rows.columns(CurveRow)), start=2):
         try:
             figures = [foreign.figure(row[name]) if row[name] else None for name in ("loss", "accuracy", "r2")]
+            if figures[0] is None:
+                raise ValueError("no loss")
             own = CurveRow(row["run_id"], int(row["epoch"]), int(row["step"]), row["split"], *figures)  # type: ignore[arg-type]
         except ValueError:
             raise DataError(f"{path}: line {number} has no figures of regrun's; repeat the run") from None

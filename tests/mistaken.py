@@ -136,8 +136,8 @@ def no_value(draw: random.Random) -> Mistake:
 def adding(draw: random.Random) -> Mistake:
     own = s.flatten(s.Settings())
     key = draw.choice([k for k in leaves() if own[k] is not None])  # Hydra adds to a null
-    group = key.partition(".")[0]
-    return draw.choice([([f"~{key}"], key), ([f"+{key}=1"], key), ([f"+{group}.q7=1"], f"{group}.q7")])
+    group, dot, _ = key.partition(".")
+    return draw.choice([([f"~{key}"], key), ([f"+{key}=1"], key), ([f"+{group}.q7=1"], f"{group}.q7" if dot else key)])
 
 
 def several(draw: random.Random) -> Mistake:
@@ -170,7 +170,8 @@ def problem(words: list[str], where: str) -> str | None:
         return f"exit code {code}, output {output.getvalue()!r}, {sorted(Path().iterdir())}"
     if not lines or len(lines) > 3 or not all(line.startswith("regrun: ") and line.isprintable() for line in lines):
         return f"{len(lines)} lines: {errors.getvalue()!r}"
-    begins = (f"regrun: {where}", f"regrun: '{where}")  # a word that is no override is quoted whole
+    quoted = where.lstrip("'")
+    begins = (f"regrun: {where}", f"regrun: '{quoted}", f'regrun: "{quoted}')  # a word that is no override is quoted
     if max(map(len, lines)) > 230 or not any(line.startswith(begins) for line in lines):
         return f"does not begin with {where}, or is long: {lines}"
     return None
