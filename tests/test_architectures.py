@@ -245,6 +245,7 @@ TRAINS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TRAINS)
 def test_a_run_repeats_and_its_network_is_loaded(name: str, tmp_path: Path, digits: Source) -> None:
     tables = []

@@ -279,6 +279,7 @@ def test_a_best_level_at_the_edge_is_told(summary: pd.DataFrame, said: Said) -> 
     assert "optimizer.lr: the best value 0.4 is the largest of 3 that were tried; widen the range" in lines
 
 
+@pytest.mark.long
 def test_over_data_sets_there_is_holm_and_wilcoxon(summary: pd.DataFrame, said: Said) -> None:
     """Six data sets, three levels: each pair's swaps by Holm over the three, and the signed ranks of six means."""
     draw, parts = np.random.default_rng(3), []

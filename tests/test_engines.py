@@ -65,6 +65,7 @@ def test_hydras_own_launchers_give_the_same_tables(launcher: str) -> None:
     assert not list(Path("other").rglob(".hydra"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="kills a process of loky")
 def test_a_killed_worker_of_joblib_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     line = [*SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=s"]

@@ -35,7 +35,7 @@ HAS = {"slurm": find_spec("submitit") is not None, "ray": find_spec("ray") is no
 HAS_SLURM = HAS["slurm"] and all(map(shutil.which, PROGRAMS)) and os.getuid() == 0
 RUNS = ["-m", "model=shallow", "model.width=24", "trainer.progress=plain", "trainer.early_stopping.patience=null"]
 SWEEP = [*RUNS, "trainer.epochs=80", "seed=range(4)"]
-LONGER = [*RUNS, "trainer.epochs=1500", "seed=range(4)"]
+LONGER = [*RUNS, "trainer.epochs=900", "seed=range(4)"]
 
 
 def children(process: int) -> list[int]:

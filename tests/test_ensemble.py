@@ -233,6 +233,7 @@ def test_a_run_without_its_file_is_not_finished(capsys: pytest.CaptureFixture[st
     assert {path: path.read_bytes() for path in Path("s/predictions").iterdir()} == files
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_other_launchers_and_single_runs_keep_the_same_bytes(launcher: str) -> None:
     line = [*KEEP, "reg=dropout"]

@@ -233,6 +233,7 @@ def test_a_mistaken_setting_is_one_line(
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"no {ARCHIVE}")
 def test_real_photographs_are_what_pillow_reads(tmp_path: Path) -> None:
     with tarfile.open(ARCHIVE) as archive:

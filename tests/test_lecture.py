@@ -7,6 +7,7 @@ from regrun import config
 from regrun.data.sources import load
 
 
+@pytest.mark.long
 @needs_mnist
 @pytest.mark.parametrize(("batch", "least", "skipped"), [(1024, 0.92, 54_000 % 1024), (64, 0.95, 54_000 % 64)])
 def test_five_epochs_of_the_lecture_recipe(batch: int, least: float, skipped: int) -> None:

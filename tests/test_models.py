@@ -296,6 +296,7 @@ def test_the_gradient_of_100_residual_blocks_is_even_and_that_of_100_plain_layer
     assert (uneven.amax(0) / uneven.amin(0)).min() > 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("depth", [100, 200])
 def test_hundreds_of_residual_blocks_train_where_as_many_plain_layers_do_not(depth: int, digits: Source) -> None:
     """Three epochs on digits, from two seeds each; guessing the largest class is right for 10 %."""

@@ -161,6 +161,7 @@ def test_pixels_and_back() -> None:
     assert torch.equal(layers.from_pixels(pixels, images.shape), images)
 
 
+@pytest.mark.long
 def test_torchrun_writes_once_and_says_everything_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [*TORCHRUN, "-m", "regrun", *SMALL, "reg=dropout", "hydra.run.dir=two"],
@@ -210,6 +211,7 @@ def test_a_run_that_diverges_exits_1_in_all_and_has_its_row(tmp_path: Path) -> N
     assert row["status"] == "diverged"
 
 
+@pytest.mark.long
 def test_when_a_process_dies_the_other_ends_and_nothing_claims_success(tmp_path: Path) -> None:
     """Each dies at the end of the time that it is given; the second process is given less."""
     lines = [*SMALL, "trainer.epochs=100000", "trainer.early_stopping.patience=null", "hydra.run.dir=run"]

@@ -57,9 +57,9 @@ def long_run() -> Iterator[Command]:
 
 
 def test_a_run_that_is_killed_at_any_operation_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    """Every third; `scripts/faults` takes all of them, and the other kinds of faults."""
-    found = dict(trials.every_operation("kill", trials.TINY, tmp_path, step=3))
-    assert len(found) > 40 and [each for each in found.items() if each[1]] == []
+    """Every ninth; `scripts/faults` takes all of them, and the other kinds of faults."""
+    found = dict(trials.every_operation("kill", trials.TINY, tmp_path, step=9))
+    assert len(found) > 13 and [each for each in found.items() if each[1]] == []
 
 
 @pytest.mark.parametrize("kind", trials.ERRORS)
@@ -190,7 +190,9 @@ def worker() -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 143)]
+)
 def test_a_sweep_that_is_told_to_end_goes_on_from_its_checkpoints(
     number: signal.Signals, code: int, whole: dict[str, str]
 ) -> None:
@@ -231,7 +233,7 @@ def test_a_worker_that_is_killed_costs_what_came_after_its_last_checkpoint(whole
     assert contents(Path("s"), of_sweep=True) == whole
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", [*(pytest.param(n, marks=pytest.mark.long) for n in (0, 1)), 2])
 def test_a_sweep_that_is_killed_goes_on_to_the_same_bytes(number: int, tmp_path: Path, whole: dict[str, str]) -> None:
     """Its driver, a worker, both."""
     assert trials.killed_sweep(number, SWEEP, whole, 1.5, tmp_path) == ""

@@ -257,6 +257,7 @@ def test_another_seed_gives_other_trials() -> None:
         assert not any(a == b for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["random", "sobol", "tpe", "gp"])
 def test_each_sampler_ends_in_the_good_decade_of_five(sampler: str) -> None:
     """Four epochs of this network reach a val loss of 0.23 to 0.26 with a learning rate in [0.01, 0.1], else 0.9."""
@@ -268,6 +269,7 @@ def test_each_sampler_ends_in_the_good_decade_of_five(sampler: str) -> None:
     assert list(table.value) == list(summary.val_loss_best[table.run_id])
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_trials_whatever_the_number_of_workers(capfd: pytest.CaptureFixture[str]) -> None:
     lines = [LR, "model.width=8,24", "trainer.early_stopping.monitor=val_accuracy"]
     values = {"sampler": "tpe", "n_trials": 8, "batch_size": 4, "n_startup_trials": 4, "pruner": "hyperband"}
@@ -393,6 +395,7 @@ def test_a_killed_search_resumes_to_exactly_its_trials() -> None:
     assert trials("s").equals(trials("whole")) and list(Path("s/stacks").iterdir()) == stacks
 
 
+@pytest.mark.long
 def test_a_finished_search_is_made_longer_by_resume_and_by_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     lines = {"sampler": "tpe", "batch_size": 4, "n_startup_trials": 3}
     whole = run(LR, epochs=1, n_trials=9, **lines)
@@ -427,6 +430,7 @@ def test_a_study_may_be_kept_elsewhere(folder: Path, capsys: pytest.CaptureFixtu
     assert not Path("t").exists()
 
 
+@pytest.mark.long
 def test_any_launcher_trains_and_prunes_the_same_trials() -> None:
     values = {"sampler": "sobol", "n_trials": 6, "batch_size": 3, "n_startup_trials": 2, "pruner": "median"}
     own = run(LR, epochs=3, **values)

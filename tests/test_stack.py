@@ -163,7 +163,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+LONG = ("vit", "vit of odd shapes", "moe top 2", "odd ghost batches")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] * (n in LONG)) for n in CASES])
 def test_rows_and_weights_of_a_replica_are_those_of_its_single_run(name: str, digits: Source) -> None:
     runs = eight(**CASES[name])
     alone = [train_rows([run], digits) for run in runs]

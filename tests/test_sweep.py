@@ -255,7 +255,9 @@ def test_a_killed_sweep_leaves_no_process_and_is_finished_by_the_same_command(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_signal_keeps_what_is_finished(process: "subprocess.Popen[bytes]", number: int, code: int) -> None:
     process.send_signal(number)
     assert process.wait(30) == code
@@ -291,6 +293,7 @@ def test_a_run_that_exits_is_a_row_with_its_reason() -> None:
         work.train(folder, list)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 def test_a_stack_that_runs_out_of_memory_is_halved_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """Four replicas of 36 MB, each seven times over, do not fit where two do."""

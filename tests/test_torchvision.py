@@ -75,6 +75,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_each_family_ends_in_its_head(name: str) -> None:
     side = 256 if name == "swin_v2_t" else 299 if name == "inception_v3" else 224
@@ -83,6 +84,7 @@ def test_each_family_ends_in_its_head(name: str) -> None:
     assert vision.called(model, size, 7)[-1] == FAMILIES[name]
 
 
+@pytest.mark.long
 def test_every_classification_model_of_torchvision_is_one() -> None:
     """But for regnets, which meta cannot build and of which one is above."""
     known = models.list_models(module=models, exclude="regnet*")
@@ -120,6 +122,7 @@ def test_neutral_settings_train_torchvisions_model_as_a_plain_loop_does(name: st
         assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_run_is_its_seeds_bit_for_bit_and_dropout_has_its_own(digits: Source) -> None:
     """Whatever torch's global generator has drawn before, and it draws on as if nothing had happened."""
     run = make(model=SQUEEZE, trainer={"epochs": 1, "limit_batches": 4})
@@ -173,6 +176,7 @@ ASKED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ASKED)
 def test_what_acts_on_our_models_acts_on_torchvisions(name: str, digits: Source) -> None:
     end = ended(make(model=SHUFFLE, reg=ASKED[name], trainer={"epochs": 1, "limit_batches": 2}), digits)
