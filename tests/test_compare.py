@@ -377,6 +377,7 @@ def test_folders_with_a_setting_named_are_one_and_a_run_in_both_counts_once(
     pd.testing.assert_frame_equal(rows(swept).iloc[:, :12], rows("x").iloc[:, :12])
 
 
+@pytest.mark.long
 def test_several_data_sets_are_told_apart_and_together(said: Said) -> None:
     sets = ["data=moons,digits", "reg=none,batchnorm", "seed=range(3)"]
     assert main(["-m", *SMALL, *sets, "hydra.sweep.dir=s"]) == 0

@@ -269,6 +269,7 @@ def test_early_stopping_before_the_cycles_end_is_a_warning() -> None:
     assert [len(text) for text in texts] == [1, 0] and texts[0][0].startswith("trainer.save: early stopping may end")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="kills a process and its children")
 def test_a_killed_sweep_has_a_file_for_each_row_and_goes_on_to_the_rest() -> None:
     line = ["-m", *KEEP, "trainer.epochs=1,30", "seed=range(6)", "sweep.stack_size=2", "hydra.sweep.dir=s"]
@@ -392,6 +393,7 @@ def test_a_cycle_ends_where_the_learning_rate_is_lowest(t_0: int, t_mult: int, w
     assert set(ends) <= {*restarts, epochs}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("save", ["predictions", "snapshots", "best", "both"])
 @pytest.mark.parametrize("data", ["digits", "sine"])
 def test_what_will_be_kept_is_said_first_and_is_what_is_kept(save: str, data: str, said: Said) -> None:

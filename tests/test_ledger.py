@@ -59,6 +59,7 @@ def test_what_is_trained_later_is_a_look_of_its_own_and_no_run_counts_twice() ->
     assert counts() == [("sweep", 2, 2, 1), ("resume", 2, 4, 2)]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="kills a process and its workers")
 def test_a_killed_sweep_has_its_look_and_loses_no_run() -> None:
     command = [*SWEEP, "seed=range(4)", "trainer.epochs=30", "trainer.early_stopping.patience=null", "sweep.workers=1"]

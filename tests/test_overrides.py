@@ -29,6 +29,7 @@ def planned(*lines: str) -> list[dict[str, str]]:
     ],
     ids=lambda lines: lines[0],
 )
+@pytest.mark.long
 def test_the_words_of_a_run_give_that_run(swept: list[str]) -> None:
     rows = planned(*swept)
     names = overrides.varying(rows)
@@ -60,6 +61,7 @@ def test_settings_that_differ_only_in_seeds_are_the_same() -> None:
     assert overrides.without_seeds(names) == ["optimizer.lr"]
 
 
+@pytest.mark.long
 def test_every_kind_has_an_option_that_gives_it() -> None:
     for group, kinds in KINDS.items():
         for kind in kinds:

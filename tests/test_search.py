@@ -231,6 +231,7 @@ def searched(past: list[optuna.trial.FrozenTrial], **values: object) -> list[opt
     return past
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", ["random", "sobol", "tpe", "gp"])
 def test_a_longer_search_begins_with_the_trials_of_a_shorter_one(sampler: str) -> None:
     """Also where its last batch was cut short, and where a batch was told in part when the search was killed."""
@@ -373,6 +374,7 @@ def test_runs_that_go_on_from_a_checkpoint_are_pruned_as_if_they_had_not_stopped
 KILLED = [LR, *options(sampler="tpe", n_trials=7, batch_size=4, n_startup_trials=4, pruner="median")]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="workers die with their parent")
 def test_a_killed_search_resumes_to_exactly_its_trials() -> None:
     """Killed in its second batch, with some of its runs ended; the study, lost later, is told anew from the stacks."""
