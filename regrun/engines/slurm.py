@@ -118,7 +118,8 @@ class SlurmEngine:
 
     def close(self) -> None:
         if self.running:
-            _told("scancel", "--quiet", "--full", "--signal=TERM", *self.whose)
+            # A job that waits for a node can hear no signal, and scancel would then tell none of the others either.
+            _told("scancel", "--quiet", "--full", "--signal=TERM", "--state=RUNNING", *self.whose)
             self._drain(CHECKPOINTS, lambda: any(has_begun(task.folder) for task in self.running))
         _told("scancel", "--quiet", *self.whose)
         self._drain(CLOSING, lambda: bool(self.running))
