@@ -80,6 +80,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "best_epoch": lambda run: run.number("best_epoch"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "gap": trends.gap,
+    "diverged": lambda run: float(not run.is_ok),
     "parameters": lambda run: run.number("num_parameters"),
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
