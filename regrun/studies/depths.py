@@ -18,7 +18,7 @@ from regrun.studies.found import Found
 IMAGES = 256
 WIDE, DEEP = 512, 20
 STARTS = {
-    "He": Init(scheme="he_normal"),
+    "He": Init(scheme="he_normal", gain=math.sqrt(2)),
     "Xavier": Init(scheme="xavier_normal"),
     "torch's default": Init(scheme="torch", bias="torch"),
     "N(0, 1)": Init(scheme="normal", std=1.0),
