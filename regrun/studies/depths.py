@@ -108,9 +108,7 @@ def gradients(run: Settings, source: Source, seed: int, is_quick: bool) -> Itera
                 yield Found(arm, "share_of_quarters", ratio / 0.25 ** (depth - 1))
 
 
-def gradient_ratio(
-    layers: Sequence[Layer], x: Tensor, targets: Tensor, forward: Callable[[Tensor], Tensor]
-) -> float:
+def gradient_ratio(layers: Sequence[Layer], x: Tensor, targets: Tensor, forward: Callable[[Tensor], Tensor]) -> float:
     """Norm of the cross-entropy's gradient by the first hidden layer's pre-activations, over that of the last's."""
     found, h = list[Tensor](), x
     for weight, bias in layers:

@@ -1,4 +1,4 @@
-"""What a computed study finds."""
+"""What a study that trains nothing gives: a figure of an arm for one seed."""
 
 from typing import NamedTuple
 
