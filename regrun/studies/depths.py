@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def network(widths: Sequence[int], init: Init, *, activation: str, seed: int) ->
     """Layers between neighbouring widths that start as a run's do, in float64."""
     own = generator(seed, "init")
     found = []
-    for fan_in, fan_out in zip(widths, widths[1:], strict=False):
+    for fan_in, fan_out in pairwise(widths):
         weight, bias = torch.empty(fan_out, fan_in), torch.empty(fan_out)
         init_weight(weight, init, activation=activation, generator=own)
         init_bias(bias, init, fan_in=fan_in, generator=own)
@@ -116,7 +117,7 @@ def gradient_ratio(layers: Sequence[Layer], x: Tensor, targets: Tensor, forward:
         z.retain_grad()
         found.append(z)
         h = forward(z)
-    torch.nn.functional.cross_entropy(found[-1], targets).backward()  # type: ignore[no-untyped-call]
+    torch.nn.functional.cross_entropy(found[-1], targets).backward()
     first, last = (torch.zeros(()) if z.grad is None else z.grad for z in (found[0], found[-2]))
     return float(first.norm() / last.norm())
 

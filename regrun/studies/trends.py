@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,6 +55,6 @@ def largest_rise(figure: Callable[[Run], float]) -> Callable[[Sequence[Run]], fl
 
     def found(runs: Sequence[Run]) -> float:
         values = [value for _, value in sorted(zip(ladder(runs), map(figure, runs), strict=True))]
-        return max(b - a for a, b in zip(values, values[1:], strict=False))
+        return max(b - a for a, b in pairwise(values))
 
     return found
