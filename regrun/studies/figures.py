@@ -3,69 +3,20 @@
 A run that diverged has answered nothing rightly: its error is 1.
 """
 
-import functools
-import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from regrun import ensembling, foreign, reading
-from regrun.data.sources import Source
-from regrun.overrides import Cells
+from regrun import ensembling
+from regrun.studies import trends
+from regrun.studies.runs import Run
 
 if TYPE_CHECKING:
     from torch import nn
 
 GOOD = 0.1  # val error below which a learning rate works
-
-
-class Layers:
-    """layers.csv of a sweep before training, read when somebody asks."""
-
-    def __init__(self, root: Path) -> None:
-        self.path = root / "layers.csv"
-
-    @functools.cached_property
-    def by_run(self) -> Mapping[str, Sequence[Cells]]:
-        """run_id -> the rows of epoch 0, from input to output."""
-        found: dict[str, list[Cells]] = defaultdict(list)
-        for row in foreign.rows(self.path):
-            if row["epoch"] == "0":
-                found[row["run_id"]].append(row)
-        return found
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run that has ended: its row of summary.csv, the folder of its weights, its data."""
-
-    cells: Cells
-    folder: Path
-    layers: Layers
-    source: Source
-
-    @property
-    def is_ok(self) -> bool:
-        """Whether it did not diverge."""
-        return self.cells["status"] == "ok"
-
-    def number(self, column: str) -> float:
-        """A number of summary.csv; NaN where there is none."""
-        cell = self.cells[column]
-        return math.nan if cell == "none" else float(cell)
-
-    def error(self, split: str, at: str) -> float:
-        """1 - accuracy."""
-        return 1 - self.number(f"{split}_accuracy_{at}") if self.is_ok else 1.0
-
-    def network(self) -> "nn.Module":
-        """With its last weights, in eval mode."""
-        return reading.load(self.folder, weights="last")
 
 
 def scale_per_layer(run: Run) -> float:
@@ -128,6 +79,8 @@ ONE: dict[str, Callable[[Run], float]] = {
     "stopping_gain": lambda run: run.error("test", "last") - run.error("test", "best"),
     "best_epoch": lambda run: run.number("best_epoch"),
     "test_loss": lambda run: run.number("test_loss_last"),
+    "gap": trends.gap,
+    "diverged": lambda run: float(not run.is_ok),
     "parameters": lambda run: run.number("num_parameters"),
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
@@ -161,6 +114,12 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "highest_lr": highest_lr,
     "tuned_error": tuned_error,
     "weight_distance": weight_distance,
+    "chosen_setting": trends.chosen,
+    "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),
+    "slope_of_train_error": trends.slope(lambda run: run.error("train", "last")),
+    "slope_of_test_error": trends.slope(lambda run: run.error("test", "last")),
+    "slope_of_gap": trends.slope(trends.gap),
+    "largest_rise_of_train_error": trends.largest_rise(lambda run: run.error("train", "last")),
 }
 
 

@@ -10,6 +10,7 @@ from regrun.data.sources import Source
 from regrun.errors import ConfigError, clip
 from regrun.plan import check_same
 from regrun.prepare import Prepared, prepare
+from regrun.settings import DATA
 from regrun.studies import figures
 from regrun.studies.computed import COMPUTED
 from regrun.studies.design import Study
@@ -73,7 +74,12 @@ def _by_seed(prepared: Sequence[Prepared], seeds: Sequence[int]) -> dict[int, li
 def _composed(
     study: Study, lines: Sequence[str], seeds: Sequence[int], how: Sequence[str], problems: list[str]
 ) -> Command | None:
-    """The runs of a list of overrides, of which the last one of a key counts; None where they are mistaken."""
+    """The runs of a list of overrides, of which the last one of a key counts; None where they are mistaken.
+
+    Where files of data lie is left out where the data comes with scikit-learn or is drawn.
+    """
+    chosen = [line.removeprefix("data=") for line in lines if line.startswith("data=")]
+    how = how if chosen and hasattr(DATA.get(chosen[-1]), "root") else [word for word in how if word[:5] != "data."]
     own = {line.partition("=")[0]: line for line in [*lines, f"seed={','.join(map(str, seeds))}", *how]}
     try:
         return config.command(list(own.values()), multirun=True)

@@ -2,7 +2,7 @@
 
 from regrun.findings import StudyCheckRow
 
-SHARES = ("error", "gain", "change")  # figures that are shares: shown in percent, their differences in points
+SHARES = ("error", "gain", "change", "gap")  # figures that are shares: shown in percent, their differences in points
 
 
 def measured(row: StudyCheckRow) -> str:
@@ -50,7 +50,8 @@ def _unit(row: StudyCheckRow) -> tuple[float, str]:
         return 100.0, " %"
     if row.statistic == "ratio" or not is_share(row.figure):
         return 1.0, ""
-    return 100.0, " points" if row.statistic in ("difference", "interaction") or "gain" in row.figure else " %"
+    is_difference = row.statistic in ("difference", "interaction") or {"gain", "gap"} & {*row.figure.split("_")}
+    return 100.0, " points" if is_difference or "_of_" in row.figure else " %"
 
 
 def _number(value: float) -> str:

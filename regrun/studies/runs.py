@@ -1,0 +1,60 @@
+"""A study's run that has ended: its row of summary.csv, its layers before training, its weights."""
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regrun import foreign, reading
+from regrun.data.sources import Source
+from regrun.overrides import Cells
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Layers:
+    """layers.csv of a sweep before training, read when somebody asks."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / "layers.csv"
+
+    @functools.cached_property
+    def by_run(self) -> Mapping[str, Sequence[Cells]]:
+        """run_id -> the rows of epoch 0, from input to output."""
+        found: dict[str, list[Cells]] = defaultdict(list)
+        for row in foreign.rows(self.path):
+            if row["epoch"] == "0":
+                found[row["run_id"]].append(row)
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended: its row of summary.csv, the folder of its weights, its data."""
+
+    cells: Cells
+    folder: Path
+    layers: Layers
+    source: Source
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it did not diverge."""
+        return self.cells["status"] == "ok"
+
+    def number(self, column: str) -> float:
+        """A number of summary.csv; NaN where there is none."""
+        cell = self.cells[column]
+        return math.nan if cell == "none" else float(cell)
+
+    def error(self, split: str, at: str) -> float:
+        """1 - accuracy."""
+        return 1 - self.number(f"{split}_accuracy_{at}") if self.is_ok else 1.0
+
+    def network(self) -> "nn.Module":
+        """With its last weights, in eval mode."""
+        return reading.load(self.folder, weights="last")

@@ -1,0 +1,110 @@
+"""Figures over a setting that an arm varies, and signals through untrained networks, against what they must be."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from regrun.cli import main
+from regrun.data.sources import Source
+from regrun.demos.depth import sigmoid_gradient
+from regrun.layers import ACTIVATIONS
+from regrun.settings import Settings, resolve
+from regrun.studies import depths, figures, trends
+from regrun.studies.depths import Layer
+from regrun.studies.found import Found
+from regrun.studies.runs import Layers, Run
+
+
+def runs_of(source: Source, column: str, errors: dict[float, tuple[float, float]], status: str = "ok") -> list[Run]:
+    """A run for each setting, with these train and val errors; test errors are those of val."""
+    found = []
+    for at, (train, val) in errors.items():
+        cells = dict.fromkeys(trends.LADDER, "none") | {column: str(at), "status": status}
+        cells |= {f"{split}_accuracy_last": str(1 - e) for split, e in (("train", train), ("val", val), ("test", val))}
+        found.append(Run(cells, Path(), Layers(Path()), source))
+    return found
+
+
+def test_a_slope_is_by_doubling(digits: Source) -> None:
+    """An error of 0.5 - 0.03 log2(width) falls by 3 points, whatever the order of the runs and the gaps between."""
+    runs = runs_of(digits, "model.width", {w: (0.5 - 0.03 * math.log2(w), 0.6) for w in (256, 1, 4, 8)})
+    assert figures.measured("slope_of_train_error", runs) == pytest.approx(-0.03, abs=1e-12)
+    assert figures.measured("slope_of_gap", runs) == pytest.approx(0.03, abs=1e-12)
+    assert figures.measured("slope_of_test_error", runs) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_spread_a_rise_and_the_choice_of_val(digits: Source) -> None:
+    runs = runs_of(digits, "model.init.std", {0.1: (0.2, 0.5), 1.0: (0.1, 0.3), 0.01: (0.25, 0.9)})
+    assert figures.measured("spread_of_test_error", runs) == pytest.approx(0.6)
+    assert figures.measured("chosen_setting", runs) == 1.0
+    assert figures.measured("largest_rise_of_train_error", runs) == pytest.approx(-0.05)  # 0.25, 0.2, 0.1
+
+
+def test_a_run_that_diverged_has_an_error_of_1_and_no_gap(digits: Source) -> None:
+    (run,) = runs_of(digits, "model.width", {2: (0.1, 0.2)}, status="diverged")
+    assert (figures.ONE["diverged"](run), figures.ONE["gap"](run), run.error("test", "last")) == (1.0, 0.0, 1.0)
+
+
+def test_a_slope_needs_a_setting_that_differs(digits: Source) -> None:
+    runs = 2 * runs_of(digits, "model.width", {2: (0.1, 0.2)})
+    with pytest.raises(ValueError, match=r"none of data\.train_size, .* differs"):
+        trends.ladder(runs)
+
+
+@pytest.mark.parametrize("depth", [2, 5, 10])
+def test_the_gradient_of_a_chain_of_sigmoids_has_its_closed_form(depth: int) -> None:
+    """One unit a layer, weights 1: between the first and the last pre-activation lie all sigmoids but the last one."""
+    chain = [Layer(torch.ones(1, 1).double(), torch.zeros(1).double())] * depth
+    head = Layer(torch.tensor([[1.0], [-2.0]]).double(), torch.zeros(2).double())
+    x, targets = torch.full((1, 1), 0.3, dtype=torch.float64), torch.tensor([1])
+    ratio = depths.gradient_ratio([*chain, head], x, targets, ACTIVATIONS["sigmoid"].forward)
+    assert ratio == pytest.approx(sigmoid_gradient(0.3, depth - 1), rel=1e-12)
+
+
+def test_the_gradient_by_the_first_weights_is_that_of_finite_differences() -> None:
+    g = torch.Generator().manual_seed(0)
+    weights = [torch.randn(shape, generator=g, dtype=torch.float64) for shape in ((4, 3), (5, 4), (2, 5))]
+    x = torch.randn(6, 3, generator=g, dtype=torch.float64)
+
+    def logit(first: torch.Tensor) -> float:
+        return float((torch.relu(torch.relu(x @ first.T) @ weights[1].T) @ weights[2].T).mean())
+
+    steps = [1e-6 * torch.eye(12, dtype=torch.float64)[i].view(4, 3) for i in range(12)]
+    differences = [(logit(weights[0] + step) - logit(weights[0] - step)) / 2e-6 for step in steps]
+    assert depths.first_gradient(weights, x) == pytest.approx(float(np.linalg.norm(differences)), rel=1e-6)
+
+
+def found(compute: str, source: Source) -> list[Found]:
+    return list(depths.__dict__[compute](resolve(Settings()), source, 0, True))
+
+
+def test_gradients_go_with_the_power_of_the_scale(digits: Source) -> None:
+    by_arm = {own.arm: own.value for own in found("scales", digits) if own.figure == "slope"}
+    assert by_arm == pytest.approx({f"{m} layers": m - 1 for m in (2, 5, 10, 20)}, abs=1e-9)
+
+
+def test_no_sigmoid_network_exceeds_its_bound(digits: Source) -> None:
+    ends = {(own.arm, own.figure): own.value for own in found("gradients", digits) if own.over is None}
+    assert 0 < ends["sigmoid, Xavier", "share_of_bound"] < 1 and 0 < ends["sigmoid, 4 x Xavier", "share_of_bound"] < 1
+    assert ends["relu, He", "share_of_bound"] > 1  # which is no bound for it
+
+
+def test_signals_have_the_scale_of_their_initialization(digits: Source) -> None:
+    """log10 after 20 layers of 512: ReLU halves the square, so that N(0, s^2) gives 20 log10(s sqrt 256)."""
+    rows = found("signals", digits)
+    ends = {(own.arm, own.figure): own.value for own in rows if own.over is None}
+    expected = {"N(0, 1), relu": 24.08, "N(0, 0.001), relu": -35.92, "Xavier, relu": -3.01, "He, relu": 0.0}
+    for arm, value in expected.items():
+        assert ends[arm, "log10_rms"] == pytest.approx(value, abs=0.5)
+    assert ends["N(0, 1), relu", "log10_rms"] - ends["N(0, 0.001), relu", "log10_rms"] == pytest.approx(60, abs=1e-5)
+    assert ends["torch's default, relu", "log10_variation"] < -5 < -1 < ends["He, relu", "log10_variation"] < 0
+    last = {own.arm: own.value for own in rows if own.over == depths.DEEP}
+    assert all(ends[arm, "log10_rms"] == value for arm, value in last.items())
+
+
+def test_where_files_lie_is_no_mistake_for_data_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study=capacity", "--dry-run", "data.root=/nowhere"]) == 0
+    assert capsys.readouterr().out == "capacity: 6 seeds, 48 runs; expected: reproduced\n"
