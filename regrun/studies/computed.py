@@ -1,7 +1,7 @@
 """Studies that need no training loop: closed forms on real data. Each gives figures by arm for one seed."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
+from regrun.studies import quadratics
+from regrun.studies.found import Found
 
 Array = NDArray[Any]
 
@@ -18,15 +20,6 @@ EXAMPLES = 1000
 WIDTHS = (100, 200, 300, 500, 700, 850, 950, 1000, 1050, 1200, 1500, 2000, 3000, 6000)
 WIDTHS_QUICK = (300, 500, 1000, 2000, 6000)
 NOISE, RIDGE = 0.15, 1.0
-
-
-class Found(NamedTuple):
-    """A figure of an arm, and the place on the x axis that it belongs to, if there is one."""
-
-    arm: str
-    figure: str
-    value: float
-    over: float | None = None
 
 
 def random_features(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
@@ -100,4 +93,6 @@ def decay_alone(run: Settings, source: Source, seed: int, is_quick: bool) -> Ite
 COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "random_features": random_features,
     "decay_alone": decay_alone,
+    "stopped_descent": quadratics.stopped_descent,
+    "momentum": quadratics.momentum,
 }

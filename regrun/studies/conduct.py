@@ -17,9 +17,10 @@ from regrun.errors import RunFailed
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
 from regrun.prepare import device_name, versions
 from regrun.studies import figures
-from regrun.studies.computed import COMPUTED, Found
+from regrun.studies.computed import COMPUTED
 from regrun.studies.design import Study
 from regrun.studies.figures import Layers, Run
+from regrun.studies.found import Found
 from regrun.studies.judge import Figures, judge
 from regrun.studies.plan import Planned
 from regrun.studies.words import measured

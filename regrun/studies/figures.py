@@ -63,6 +63,12 @@ class Run:
         """1 - accuracy."""
         return 1 - self.number(f"{split}_accuracy_{at}") if self.is_ok else 1.0
 
+    @property
+    def stops(self) -> bool:
+        """Whether a rule of early stopping may end it."""
+        rule = "trainer.early_stopping."
+        return self.cells[f"{rule}rule"] != "patience" or self.cells[f"{rule}patience"] != "none"
+
     def network(self) -> "nn.Module":
         """With its last weights, in eval mode."""
         return reading.load(self.folder, weights="last")
@@ -78,6 +84,17 @@ def unit_difference(run: Run) -> float:
     """The largest difference between weights of two units of a hidden layer to the same input, after training."""
     weights = [w for name, w in run.network().named_parameters() if name.endswith("weight") and w.dim() > 1]
     return max(float((w - w[:1]).abs().max()) for w in weights[:-1])
+
+
+def weight_norm(run: Run) -> float:
+    """Norm of the last weights, biases and norms aside."""
+    return math.sqrt(math.fsum(float(w.square().sum()) for w in run.network().parameters() if w.dim() > 1))
+
+
+def gain_size(run: Run) -> float:
+    """Mean size of the gains of norms, by the last weights."""
+    gains = [w.abs() for name, w in run.network().named_parameters() if w.dim() == 1 and name.endswith("weight")]
+    return float(torch.cat(gains).mean())
 
 
 def calibration_error(run: Run) -> float:
@@ -126,9 +143,23 @@ ONE: dict[str, Callable[[Run], float]] = {
     "train_error": lambda run: run.error("train", "last"),
     "stopped_error": lambda run: run.error("test", "best"),
     "stopping_gain": lambda run: run.error("test", "last") - run.error("test", "best"),
+    "kept_error": lambda run: run.error("test", "best" if run.stops else "last"),  # of the weights that one keeps
     "best_epoch": lambda run: run.number("best_epoch"),
+    "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
+    "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),
+    "gap_error": lambda run: run.error("test", "last") - run.error("train", "last"),
+    "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
+    "val_loss": lambda run: run.number("val_loss_last"),
+    "val_error_change": lambda run: run.error("val", "last") - run.error("val", "best"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "parameters": lambda run: run.number("num_parameters"),
+    "mc_excess_error": lambda run: run.error("test", "mc") - run.error("test", "last"),
+    "mc_loss_change": lambda run: run.number("test_loss_mc") - run.number("test_loss_last"),
+    "oscillation": lambda run: run.number("oscillation"),
+    "zero_weights": lambda run: run.number("zero_weights"),
+    "unique_share": lambda run: run.number("train_unique"),
+    "weight_norm": weight_norm,
+    "gain_size": gain_size,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
     "calibration_error": calibration_error,
