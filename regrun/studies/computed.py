@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import quadratics
+from regrun.studies import paths, quadratics
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -95,4 +95,5 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "decay_alone": decay_alone,
     "stopped_descent": quadratics.stopped_descent,
     "momentum": quadratics.momentum,
+    "linear_paths": paths.linear_paths,
 }

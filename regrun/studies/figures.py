@@ -17,6 +17,7 @@ import torch
 from regrun import ensembling, foreign, reading
 from regrun.data.sources import Source
 from regrun.overrides import Cells
+from regrun.studies import paths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,6 +104,11 @@ def calibration_error(run: Run) -> float:
     return ensembling.calibration_error(log_p, run.source.targets[run.source.test].numpy())
 
 
+def lesioned_error(run: Run) -> float:
+    """Test error without one of the blocks, mean over which."""
+    return float(np.mean([_error(run, _outputs(run, one)) for one in paths.lesioned(run.network())]))
+
+
 def train_mode_excess_error(run: Run) -> float:
     """By how much test error is higher where nobody has called eval()."""
     torch.manual_seed(int(run.cells["seed"]))
@@ -147,6 +153,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "best_epoch": lambda run: run.number("best_epoch"),
     "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
     "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),
+    "gap_loss": lambda run: run.number("test_loss_last") - run.number("train_loss_last"),
     "gap_error": lambda run: run.error("test", "last") - run.error("train", "last"),
     "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
     "val_loss": lambda run: run.number("val_loss_last"),
@@ -159,6 +166,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "zero_weights": lambda run: run.number("zero_weights"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
+    "lesioned_error": lesioned_error,
     "gain_size": gain_size,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
@@ -188,10 +196,24 @@ def weight_distance(runs: Sequence[Run]) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
+def member_error(runs: Sequence[Run]) -> float:
+    """Mean test error of the runs."""
+    return float(np.mean([run.error("test", "last") for run in runs]))
+
+
+def ensemble_error(runs: Sequence[Run]) -> float:
+    """Test error of the mean of the runs' probabilities, by their last weights."""
+    p = torch.stack([_outputs(run, run.network()).softmax(1) for run in runs]).mean(0)
+    return _error(runs[0], p)
+
+
 SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "highest_lr": highest_lr,
     "tuned_error": tuned_error,
     "weight_distance": weight_distance,
+    "member_error": member_error,
+    "ensemble_error": ensemble_error,
+    "ensembling_gain": lambda runs: member_error(runs) - ensemble_error(runs),
 }
 
 
