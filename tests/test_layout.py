@@ -45,9 +45,8 @@ LAYERS = [
     "engines.local engines.plugin engines.ray engines.slurm",
     "engines.choice batches search",
     "sweep",
-    "studies studies.design studies.judge studies.words studies.pictures studies.found studies.quadratics studies.paths "
-    "studies.figures studies.computed studies.plan "
-    "studies.conduct studies.pages studies.command",
+    "studies studies.design studies.judge studies.words studies.pictures studies.found studies.quadratics "
+    "studies.paths studies.figures studies.computed studies.plan studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",
 ]

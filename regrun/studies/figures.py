@@ -89,13 +89,7 @@ def unit_difference(run: Run) -> float:
 
 def weight_norm(run: Run) -> float:
     """Norm of the last weights, biases and norms aside."""
-    return math.sqrt(math.fsum(float(w.square().sum()) for w in run.network().parameters() if w.dim() > 1))
-
-
-def gain_size(run: Run) -> float:
-    """Mean size of the gains of norms, by the last weights."""
-    gains = [w.abs() for name, w in run.network().named_parameters() if w.dim() == 1 and name.endswith("weight")]
-    return float(torch.cat(gains).mean())
+    return math.sqrt(math.fsum(float(w.detach().square().sum()) for w in run.network().parameters() if w.dim() > 1))
 
 
 def calibration_error(run: Run) -> float:
@@ -154,20 +148,14 @@ ONE: dict[str, Callable[[Run], float]] = {
     "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
     "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),
     "gap_loss": lambda run: run.number("test_loss_last") - run.number("train_loss_last"),
-    "gap_error": lambda run: run.error("test", "last") - run.error("train", "last"),
     "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
-    "val_loss": lambda run: run.number("val_loss_last"),
     "val_error_change": lambda run: run.error("val", "last") - run.error("val", "best"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "parameters": lambda run: run.number("num_parameters"),
-    "mc_excess_error": lambda run: run.error("test", "mc") - run.error("test", "last"),
-    "mc_loss_change": lambda run: run.number("test_loss_mc") - run.number("test_loss_last"),
-    "oscillation": lambda run: run.number("oscillation"),
     "zero_weights": lambda run: run.number("zero_weights"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
     "lesioned_error": lesioned_error,
-    "gain_size": gain_size,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
     "calibration_error": calibration_error,
