@@ -237,7 +237,9 @@ class StudyCheckRow:
     high: float | None = column("upper end; each: the largest value")
     boot_low: float | None = column("lower end by bootstrap (percentile, 10,000 resamples); none for share and each")
     boot_high: float | None = column("upper end by bootstrap")
-    d_z: float | None = column("mean over standard deviation of the paired differences (of logarithms for ratio)")
+    d_z: float | None = column(
+        "mean over standard deviation of the paired differences (of logarithms for ratio); none if all are equal"
+    )
     above: float | None = column("claimed: the whole interval is above; none where there is no such bound")
     below: float | None = column("claimed: the whole interval is below")
     result: str = column("holds, fails (none of the interval is as claimed), open, or shown (it decides nothing)")

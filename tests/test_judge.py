@@ -37,6 +37,13 @@ def test_a_ratio_is_a_geometric_mean() -> None:
     assert (found.low, found.high) == pytest.approx([math.exp(end) for end in ends])
 
 
+def test_equal_differences_have_no_effect_size() -> None:
+    """It would be infinite, which no table holds."""
+    twice = {("a", "error"): {0: 2.0, 1: 4.0}, ("b", "error"): {0: 1.0, 1: 2.0}}
+    _, (found,) = judge("s", [Check("it is so", "ratio", "error", ("a", "b"))], twice)
+    assert found.d_z is None and found.mean == found.low == found.high == pytest.approx(2)
+
+
 def test_an_interaction_is_a_difference_of_differences() -> None:
     found = row("interaction", "abcd")
     values = [(a - b) - (c - d) for a, b, c, d in zip(A, B, C, D, strict=True)]

@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths
+from regrun.studies import depths, paths, quadratics
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -96,4 +96,7 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "signals": depths.signals,
     "gradients": depths.gradients,
     "scales": depths.scales,
+    "stopped_descent": quadratics.stopped_descent,
+    "momentum": quadratics.momentum,
+    "linear_paths": paths.linear_paths,
 }

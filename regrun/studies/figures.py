@@ -3,6 +3,7 @@
 A run that diverged has answered nothing rightly: its error is 1.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import trends
+from regrun.studies import paths, trends
 from regrun.studies.runs import Run
 
 if TYPE_CHECKING:
@@ -31,10 +32,20 @@ def unit_difference(run: Run) -> float:
     return max(float((w - w[:1]).abs().max()) for w in weights[:-1])
 
 
+def weight_norm(run: Run) -> float:
+    """Norm of the last weights, biases and norms aside."""
+    return math.sqrt(math.fsum(float(w.detach().square().sum()) for w in run.network().parameters() if w.dim() > 1))
+
+
 def calibration_error(run: Run) -> float:
     """Expected calibration error on test by the last weights, 15 bins (Guo et al. 2017)."""
     log_p = _outputs(run, run.network()).log_softmax(1).double().numpy()
     return ensembling.calibration_error(log_p, run.source.targets[run.source.test].numpy())
+
+
+def lesioned_error(run: Run) -> float:
+    """Test error without one of the blocks, mean over which."""
+    return float(np.mean([_error(run, _outputs(run, one)) for one in paths.lesioned(run.network())]))
 
 
 def train_mode_excess_error(run: Run) -> float:
@@ -77,11 +88,21 @@ ONE: dict[str, Callable[[Run], float]] = {
     "train_error": lambda run: run.error("train", "last"),
     "stopped_error": lambda run: run.error("test", "best"),
     "stopping_gain": lambda run: run.error("test", "last") - run.error("test", "best"),
+    "kept_error": lambda run: run.error("test", "best" if run.stops else "last"),  # of the weights that one keeps
     "best_epoch": lambda run: run.number("best_epoch"),
+    "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
+    "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),
+    "gap_loss": lambda run: run.number("test_loss_last") - run.number("train_loss_last"),
+    "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
+    "val_error_change": lambda run: run.error("val", "last") - run.error("val", "best"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "gap": trends.gap,
     "diverged": lambda run: float(not run.is_ok),
     "parameters": lambda run: run.number("num_parameters"),
+    "zero_weights": lambda run: run.number("zero_weights"),
+    "unique_share": lambda run: run.number("train_unique"),
+    "weight_norm": weight_norm,
+    "lesioned_error": lesioned_error,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
     "calibration_error": calibration_error,
@@ -110,6 +131,17 @@ def weight_distance(runs: Sequence[Run]) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
+def member_error(runs: Sequence[Run]) -> float:
+    """Mean test error of the runs."""
+    return float(np.mean([run.error("test", "last") for run in runs]))
+
+
+def ensemble_error(runs: Sequence[Run]) -> float:
+    """Test error of the mean of the runs' probabilities, by their last weights."""
+    p = torch.stack([_outputs(run, run.network()).softmax(1) for run in runs]).mean(0)
+    return _error(runs[0], p)
+
+
 SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "highest_lr": highest_lr,
     "tuned_error": tuned_error,
@@ -120,6 +152,9 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "slope_of_test_error": trends.slope(lambda run: run.error("test", "last")),
     "slope_of_gap": trends.slope(trends.gap),
     "largest_rise_of_train_error": trends.largest_rise(lambda run: run.error("train", "last")),
+    "member_error": member_error,
+    "ensemble_error": ensemble_error,
+    "ensembling_gain": lambda runs: member_error(runs) - ensemble_error(runs),
 }
 
 

@@ -102,7 +102,8 @@ def _unlogged(check: Check, own: Interval) -> Interval:
 def _effect(check: Check, values: Sequence[float]) -> float | None:
     if check.statistic not in ("difference", "interaction", "ratio") or len(values) < 2:
         return None
-    return _known(stats.effect_size(values))
+    size = stats.effect_size(values)
+    return size if math.isfinite(size) else None  # all are equal
 
 
 def _known(value: float) -> float | None:

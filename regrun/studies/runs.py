@@ -55,6 +55,12 @@ class Run:
         """1 - accuracy."""
         return 1 - self.number(f"{split}_accuracy_{at}") if self.is_ok else 1.0
 
+    @property
+    def stops(self) -> bool:
+        """Whether a rule of early stopping may end it."""
+        rule = "trainer.early_stopping."
+        return self.cells[f"{rule}rule"] != "patience" or self.cells[f"{rule}patience"] != "none"
+
     def network(self) -> "nn.Module":
         """With its last weights, in eval mode."""
         return reading.load(self.folder, weights="last")

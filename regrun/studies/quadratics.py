@@ -1,0 +1,134 @@
+"""Studies of optimizers where all is known: least squares, a valley, two wells. Each gives figures for one seed."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regrun import optim
+from regrun import settings as s
+from regrun.data.sources import Source
+from regrun.demos import shrinkage
+from regrun.settings import Settings
+from regrun.studies.found import Found
+
+Array = NDArray[Any]
+EXAMPLES = 1000
+STOPS = (10, 30, 100, 300, 1000, 3000, 10_000)  # steps
+CONDITION, TOLERANCE, MOST = 1000.0, 1e-4, 20_000
+
+
+def stopped_descent(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """Gradient descent from 0 on least squares of 1,000 images, stopped after t steps, and ridge at 1 / (lr t).
+
+    lr is 1 / the largest curvature. Descent is done step by step up to 1,000 of them, to see that its closed form in
+    the directions of the curvatures is right, and by it beyond.
+    """
+    x, y, x_test, truth = _regression(source, seed)
+    h, q = np.linalg.eigh(x.T @ x / len(x))
+    h = np.maximum(h, 0.0)
+    slope = q.T @ (x.T @ y) / len(x)  # (D, K), minus the gradient at 0
+    lr, errors = 1 / h[-1], dict[str, list[float]](descent=[], ridge=[])
+    walked = dict(_descent(x, y, lr, [t for t in STOPS if t <= 1000]))
+    norms, cosines, ratios, off = dict[int, float](), [], [], []
+    for t in STOPS:
+        stopped = slope * _over(shrinkage.descent_filter(h, lr=lr, steps=t), h, at_zero=lr * t)
+        ridge = slope / (h + 1 / (lr * t))[:, None]
+        norms[t], own = float(np.linalg.norm(stopped)), float(np.linalg.norm(ridge))
+        cosines.append(float((stopped * ridge).sum()) / (norms[t] * own))
+        ratios.append(norms[t] / own)
+        if t in walked:
+            off.append(float(np.linalg.norm(q @ stopped - walked[t]) / np.linalg.norm(walked[t])))
+        for arm, w in (("descent", stopped), ("ridge", ridge)):
+            errors[arm].append(float(((x_test @ (q @ w)).argmax(1) != truth).mean()))
+            yield Found(arm, "test_error", errors[arm][-1], t)
+    yield Found("descent", "relative_error", max(off))
+    yield Found("descent", "norm_growth", norms[STOPS[-1]] / norms[STOPS[0]])
+    yield Found("descent against ridge", "lowest_cosine", min(cosines))
+    yield Found("descent against ridge", "lowest_ratio", min(ratios))
+    yield Found("descent against ridge", "highest_ratio", max(ratios))
+    for arm, own_errors in errors.items():
+        yield Found(arm, "best_error", min(own_errors))
+        yield Found(arm, "last_error", own_errors[-1])
+        yield Found(arm, "stopping_gain", own_errors[-1] - min(own_errors))
+
+
+def _regression(source: Source, seed: int) -> tuple[Array, Array, Array, Array]:
+    """Images (N, D) and their classes one-hot (N, K), both without their means; the same of test, and its classes."""
+    g = np.random.default_rng([seed, EXAMPLES])
+    chosen = torch.from_numpy(np.sort(g.choice(source.train.numpy(), EXAMPLES, replace=False)))
+    x, x_test = (source.inputs[at].flatten(1).double().numpy() / (source.top or 1.0) for at in (chosen, source.test))
+    y = np.eye(source.num_classes)[source.targets[chosen].numpy()]
+    return x - x.mean(0), y - y.mean(0), x_test - x.mean(0), source.targets[source.test].numpy()
+
+
+def _over(filtered: Array, h: Array, *, at_zero: float) -> Array:
+    """filter / h, (D, 1): what multiplies the slope. Where nothing curves, t steps go lr t times the slope."""
+    flat = h <= 1e-12 * h[-1]
+    return np.where(flat, at_zero, filtered / np.where(flat, 1.0, h))[:, None]
+
+
+def _descent(x: Array, y: Array, lr: float, stops: list[int]) -> Iterator[tuple[int, Array]]:
+    """(t, w after t steps) at each stop."""
+    square, xy, w = x.T @ x / len(x), x.T @ y / len(x), np.zeros((x.shape[1], y.shape[1]))
+    for t in range(1, max(stops) + 1):
+        w = w - lr * (square @ w - xy)
+        if t in stops:
+            yield t, w
+
+
+def momentum(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """Steps down quadratics from 32 starts, and the share of 200 starts that leave the upper one of two wells.
+
+    By the optimizer that trains the runs, in float64. The long valley has 20 curvatures from 1 to 1,000, the round one
+    has 1 everywhere. Each arm has its best lr for the valley (Polyak 1964).
+    """
+    g = torch.Generator().manual_seed(seed)
+    starts = torch.randn(32, 20, generator=g, dtype=torch.float64)
+    root = math.sqrt(CONDITION)
+    best = ((root - 1) / (root + 1)) ** 2
+    valley = torch.logspace(0, 3, 20, dtype=torch.float64)
+    arms = {"valley, plain": (2 / (1 + CONDITION), 0.0), "valley, momentum": ((2 / (1 + root)) ** 2, best)}
+    for arm, (lr, m) in arms.items():
+        yield Found(arm, "steps", steps_down(valley, starts, lr=lr, momentum=m))
+    for arm, m in (("round, plain", 0.0), ("round, momentum 0.9", 0.9)):
+        yield Found(arm, "steps", steps_down(torch.ones_like(valley), starts, lr=0.5, momentum=m))
+    high = 0.08 + 1.72 * torch.rand(1, 200, generator=g, dtype=torch.float64)
+    wells = {"plain": (0.01, 0.0), "plain, 10 times the lr": (0.1, 0.0)}
+    wells |= {f"momentum {m:g}": (0.01, m) for m in (0.5, 0.9, 0.99)}
+    for arm, (lr, m) in wells.items():
+        yield Found(f"two wells, {arm}", "left_share", escaped(high, lr=lr, momentum=m))
+
+
+def steps_down(curvature: Tensor, starts: Tensor, *, lr: float, momentum: float) -> float:
+    """Steps of all starts (R, D) on average, until |w| is 1e-4 of what it was."""
+    w, first, took = starts.clone(), starts.norm(dim=1), torch.zeros(len(starts))
+    for step, _ in zip(range(MOST), _walk(w, lambda w: curvature * w, lr=lr, momentum=momentum), strict=False):
+        is_down = w.norm(dim=1) <= TOLERANCE * first
+        took[is_down & (took == 0)] = step + 1
+        if bool((took > 0).all()):
+            break
+    return float(took.where(took > 0, torch.tensor(float(MOST))).mean())
+
+
+def escaped(starts: Tensor, *, lr: float, momentum: float, steps: int = 2000) -> float:
+    """Share of the starts in the upper well of (x^2 - 1)^2 + 0.3 x that end in the lower one."""
+    x = starts.clone()
+    for _ in zip(range(steps), _walk(x, lambda x: 4 * x * (x**2 - 1) + 0.3, lr=lr, momentum=momentum), strict=False):
+        pass
+    return float((x < 0).double().mean())
+
+
+def _walk(w: Tensor, gradient: Callable[[Tensor], Tensor], *, lr: float, momentum: float) -> Iterator[Tensor]:
+    """Steps without end, in place."""
+    settings = s.Momentum(lr=lr, momentum=momentum)
+    (at,) = optim.epoch_table([settings], np.full((1, 1), lr), first_step=1, device=torch.device("cpu"))
+    at = {name: value.double() for name, value in at.items()}
+    state = dict[str, Tensor]()
+    while True:
+        optim.update(w, gradient(w), state, at, settings)
+        yield w

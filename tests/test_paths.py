@@ -1,0 +1,131 @@
+"""Residual networks as paths, stopped descent, momentum: the figures of studies against closed forms."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from regrun.data.sources import Source
+from regrun.models.export import Residual
+from regrun.settings import Settings, resolve
+from regrun.studies import figures, paths, quadratics
+from regrun.studies.figures import Layers, Run
+from regrun.studies.found import Found
+
+Figures = dict[tuple[str, str], float]
+
+
+def by_arm(found: Iterator[Found]) -> Figures:
+    return {(one.arm, one.figure): one.value for one in found if one.over is None}
+
+
+def test_paths_by_length_are_the_binomial_of_scalar_blocks() -> None:
+    """(1 + w)^L, term by term."""
+    blocks = torch.full((4, 1, 1), 0.5, dtype=torch.float64)
+    found = paths.expanded(blocks, torch.ones(1, dtype=torch.float64))
+    assert found.squeeze(1).tolist() == [math.comb(4, k) * 0.5**k for k in range(5)]
+
+
+def test_a_lesion_takes_one_block_out_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    first, second = (Residual(nn.Linear(3, 3), nn.Sequential()) for _ in range(2))
+    stem, output, x = nn.Linear(5, 3), nn.Linear(3, 2), torch.randn(4, 5)
+    found = paths.lesioned(nn.Sequential(stem, first, second, nn.ReLU(), output))
+    expected = [output(second(stem(x)).relu()), output(first(stem(x)).relu())]
+    assert [torch.equal(one(x), y) for one, y in zip(found, expected, strict=True)] == [True, True]
+
+
+def test_a_plain_layer_goes_with_its_norm_and_its_activation() -> None:
+    """Layers that change the width stay."""
+    torch.manual_seed(0)
+    first, second, third, output = nn.Linear(5, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+    norm, x = nn.LayerNorm(3), torch.randn(4, 5)
+    found = paths.lesioned(nn.Sequential(first, nn.ReLU(), second, norm, nn.ReLU(), third, nn.ReLU(), output))
+    start = first(x).relu()
+    expected = [output(third(start).relu()), output(norm(second(start)).relu())]
+    assert [torch.equal(one(x), y) for one, y in zip(found, expected, strict=True)] == [True, True]
+
+
+def test_steps_down_a_quadratic_are_those_of_its_rate() -> None:
+    """Plain descent shrinks each direction by 1 - lr h a step."""
+    curvature, starts = torch.tensor([2.0], dtype=torch.float64), torch.tensor([[1.0], [-3.0]], dtype=torch.float64)
+    expected = math.ceil(math.log(quadratics.TOLERANCE) / math.log(1 - 0.1 * 2.0))
+    assert quadratics.steps_down(curvature, starts, lr=0.1, momentum=0.0) == expected
+
+
+def test_momentum_takes_about_the_root_of_the_condition(digits: Source) -> None:
+    found = by_arm(quadratics.momentum(resolve(Settings()), digits, 1, True))
+    plain, heavy = found["valley, plain", "steps"], found["valley, momentum", "steps"]
+    slowest = math.log(quadratics.TOLERANCE) / math.log((quadratics.CONDITION - 1) / (quadratics.CONDITION + 1))
+    assert 0.5 * slowest < plain < slowest + 1 and plain / heavy > math.sqrt(quadratics.CONDITION) / 2
+    assert found["two wells, plain", "left_share"] == 0 < found["two wells, momentum 0.9", "left_share"]
+
+
+def test_where_nothing_curves_a_filter_has_its_limit() -> None:
+    """(1 - (1 - lr h)^t) / h is lr t at h = 0."""
+    h = np.array([0.0, 1e-6, 1.0])
+    filtered = quadratics.shrinkage.descent_filter(h, lr=0.5, steps=10)
+    found = quadratics._over(filtered, h, at_zero=5.0)[:, 0]
+    assert found == pytest.approx([5.0, 5.0, 1 - 0.5**10], rel=1e-5)
+
+
+def test_stopped_descent_is_its_closed_form_and_never_far_from_ridge(digits: Source) -> None:
+    found = by_arm(quadratics.stopped_descent(resolve(Settings()), digits, 1, True))
+    assert found["descent", "relative_error"] < 1e-9
+    ratios = [found["descent against ridge", f"{end}_ratio"] for end in ("lowest", "highest")]
+    assert 1 < ratios[0] < ratios[1] < 1.35 and found["descent against ridge", "lowest_cosine"] > 0.989
+
+
+class Known(Run):
+    """A run whose network is given."""
+
+    def network(self) -> nn.Module:
+        return self.cells["network"]  # type: ignore[return-value]
+
+
+def a_run(source: Source, network: nn.Module, error: float) -> Run:
+    cells = {"network": network, "status": "ok", "test_accuracy_last": str(1 - error)}
+    return Known(cells, Path(), Layers(Path()), source)  # type: ignore[arg-type]
+
+
+class Constant(nn.Module):
+    """The same probabilities for every example."""
+
+    def __init__(self, p: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(p).log()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+def test_an_ensemble_averages_probabilities(digits: Source) -> None:
+    """Of 0.6 and 0.05 for class 0, and 0.4 and 0.9 for class 1, class 1 has the larger mean: 0.65 to 0.325."""
+    rest = [0.0] * 8
+    runs = [a_run(digits, Constant([0.6, 0.4, *rest]), 0.9), a_run(digits, Constant([0.05, 0.95, *rest]), 0.8)]
+    ones = float((digits.targets[digits.test] == 1).double().mean())
+    assert figures.ensemble_error(runs) == pytest.approx(1 - ones) and figures.member_error(runs) == pytest.approx(0.85)
+    assert figures.measured("ensembling_gain", runs) == pytest.approx(0.85 - (1 - ones))
+
+
+def test_norms_and_biases_are_no_part_of_the_weights_norm(digits: Source) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    with torch.no_grad():
+        for w in network.parameters():
+            w.fill_(2.0)
+    assert figures.weight_norm(a_run(digits, network, 0.0)) == pytest.approx(math.sqrt(9 * 4))
+
+
+@pytest.mark.parametrize(
+    ("rule", "patience", "error"), [("patience", "none", 0.3), ("patience", "3", 0.2), ("gap", "none", 0.2)]
+)
+def test_what_is_kept_is_the_best_where_a_rule_may_stop(digits: Source, rule: str, patience: str, error: float) -> None:
+    stopping = "trainer.early_stopping."
+    cells = {"status": "ok", "test_accuracy_last": "0.7", "test_accuracy_best": "0.8"}
+    cells |= {f"{stopping}rule": rule, f"{stopping}patience": patience}
+    run = Run(cells, Path(), Layers(Path()), digits)
+    assert figures.measured("kept_error", [run]) == pytest.approx(error)
