@@ -59,8 +59,9 @@ def _csv(path: Path) -> pd.DataFrame:
     except ValueError as error:  # pandas' own errors
         raise DataError(f"{path}: is no table of regrun's ({clip(str(error))}); repeat the run") from None
     for name in found.select_dtypes(["object", "str"]):
-        is_marked = found[name].map(lambda cell: isinstance(cell, str) and cell.startswith("'"))
-        found.loc[is_marked, name] = found.loc[is_marked, name].map(unguarded)
+        is_marked = [isinstance(cell, str) and cell.startswith("'") for cell in found[name]]
+        if any(is_marked):
+            found[name] = [unguarded(c) if marked else c for c, marked in zip(found[name], is_marked, strict=True)]
     return found
 
 
