@@ -13,8 +13,8 @@ from regrun.data.sources import Source
 from regrun.models.export import Residual
 from regrun.settings import Settings, resolve
 from regrun.studies import figures, paths, quadratics
-from regrun.studies.figures import Layers, Run
 from regrun.studies.found import Found
+from regrun.studies.runs import Layers, Run
 
 Figures = dict[tuple[str, str], float]
 
