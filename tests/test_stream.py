@@ -1,12 +1,22 @@
 """Streamed inputs: the same numbers as inputs on the device, whoever gathers them."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import make, train_rows
 
+from regrun import foreign
 from regrun import settings as s
+from regrun.data import stream
 from regrun.data.batches import Batches
 from regrun.data.source import Source
 from regrun.data.sources import load
@@ -64,3 +74,46 @@ def test_auto_streams_nothing_where_the_device_is_the_host(digits: Source) -> No
 
 def test_how_inputs_come_to_the_device_is_no_part_of_a_run() -> None:
     assert run_id(make()) == run_id(make(data=s.Digits(stream="always", workers=2)))
+
+
+LONG = ["data=digits", "data.stream=always", "data.workers=2", "trainer.epochs=1000", "trainer.progress=none"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_is_killed_fails_the_run_and_leaves_none(tmp_path: Path) -> None:
+    words, own = [*LONG, "trainer.early_stopping.patience=null", f"hydra.run.dir={tmp_path / 'r'}"], list[int]()
+    command = [sys.executable, "-m", "regrun", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        while not (tmp_path / "r/curves.csv").is_file() or len(own) < 2:
+            own = list(map(int, children.read_text().split()))
+        os.kill(own[-1], signal.SIGKILL)
+        begun, (output, _) = time.monotonic(), run.communicate(timeout=60)
+    assert run.returncode == 1 and time.monotonic() - begun < 10
+    (row,) = foreign.rows(tmp_path / "r/summary.csv")
+    assert row["status"] == "failed" and "Traceback" not in output
+    assert re.match(rf"RuntimeError: DataLoader worker \(pid(\(s\))? {own[-1]}\) ", row["error"])
+    assert not [pid for pid in own if Path(f"/proc/{pid}").exists()]
+
+
+class Hanging:
+    """Rows of a process that gets no further than the third batch."""
+
+    def __init__(self, inputs: torch.Tensor) -> None:
+        self.inputs = inputs
+
+    def index_select(self, dim: int, indices: torch.Tensor) -> torch.Tensor:
+        if indices[0] == 20:
+            time.sleep(100)
+        return self.inputs.index_select(dim, indices)
+
+
+@pytest.mark.long
+def test_a_process_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 1.0)
+    parts, inputs = list(torch.arange(60).view(6, 1, 10)), torch.randn(60, 4)
+    troubled: Any = Hanging(inputs)
+    got = stream.rows(troubled, parts, torch.device("cpu"), workers=2)
+    assert torch.equal(torch.cat([next(got), next(got)], 1)[0], inputs[:20])
+    with pytest.raises(RuntimeError, match=r"DataLoader timed out after 1\.0 seconds"):
+        next(got)

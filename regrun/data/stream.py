@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from regrun.settings import Data
 
 SHARE = 0.5  # of a GPU's free memory that inputs may fill: the rest is for weights, activations and workspaces
+PATIENCE = 60.0  # seconds that a process may take for a batch before it counts as hanging
 
 
 class Rows(Dataset[Tensor]):
@@ -33,13 +34,17 @@ def is_streamed(data: Data, inputs: Tensor, device: torch.device) -> bool:
 
 
 def rows(inputs: Tensor, parts: Sequence[Tensor], device: torch.device, *, workers: int) -> Iterator[Tensor]:
-    """For each (R, B) of `parts` its inputs (R, B, D), on the device; from pinned memory to a GPU."""
+    """For each (R, B) of `parts` its inputs (R, B, D), on the device; from pinned memory to a GPU.
+
+    torch raises RuntimeError where a process dies, wherever this one is then, and here where one hangs.
+    """
     loader = DataLoader(
         Rows(inputs),
         batch_size=None,
         sampler=[part.cpu() for part in parts],
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        timeout=PATIENCE if workers else 0,
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from torch's global stream
     )
     for batch in loader:
