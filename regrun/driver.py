@@ -1,7 +1,7 @@
 """Every stack of a sweep through an engine: what has ended is read from the stacks' folders, what was lost is retried.
 
 A stack whose worker dies, fails or takes too long is tried again as halves, until the culprit is alone and fails. One
-that its cluster lost is tried again as it is.
+that its cluster lost is tried again as it is, and so is, once, one that lost a process that reads its data.
 """
 
 import time
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from regrun import checkpoints, foreign
+from regrun.data import stream
 from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
 from regrun.errors import EnvironmentFault
@@ -129,7 +130,8 @@ def _close(watch: Watch, why: str | None, queue: deque[Stack], losses: Counter[s
     if told[1].endswith(NO_DISK):
         raise EnvironmentFault(f"{folder}: cannot be written any more; free or choose another place")
     is_lost = told[0] == "interrupted" or isinstance(told[1], Lost)
-    if parts := _parts(left, 1 if is_lost and _may_be_lost_again(watch, losses) else 2):
+    is_again = _may_be_lost_again(watch, losses) if is_lost else _may_read_again(watch, told[1], losses)
+    if parts := _parts(left, 1 if is_again else 2):
         queue.extendleft(reversed(parts))
         yield Retried([len(part) for part in parts], "out of memory" if told[0] == "oom" else told[1])
     elif left:
@@ -142,6 +144,15 @@ def _may_be_lost_again(watch: Watch, losses: Counter[str]) -> bool:
     for run_id in watch.left:
         losses[run_id] = 0 if checkpoints.is_there(watch.task.folder) else losses[run_id] + 1
     return all(losses[run_id] <= LOSSES for run_id in watch.left)
+
+
+def _may_read_again(watch: Watch, why: str, losses: Counter[str]) -> bool:
+    """Whether it was a process that reads the data which died or hangs, for the first time."""
+    if not why.startswith(stream.LOST):
+        return False
+    names = [f"data of {run_id}" for run_id in watch.left]
+    losses.update(names)
+    return all(losses[name] == 1 for name in names)
 
 
 def _parts(left: Stack, number: int) -> list[Stack]:

@@ -4,13 +4,14 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from regrun import checkpoints, collect, display, foreign, locks, plots, records, settings, signals, tracking
 from regrun.checkpoints import Found
 from regrun.config import Job, read_settings, to_yaml
+from regrun.data import stream
 from regrun.data.split import split
 from regrun.due import Pace
 from regrun.ending import Finished
@@ -20,7 +21,7 @@ from regrun.prepare import Prepared, configure_torch, device_name, prepare
 from regrun.rows import Outcome, Row
 from regrun.saving import is_kept
 from regrun.trainer import Checkpoint, train
-from regrun.writing import SUMMARY, failed, marks, train_into, why_failed, write_summary
+from regrun.writing import SUMMARY, Show, failed, marks, train_into, why_failed, write_summary
 
 SETTINGS, PICTURE = "settings.yaml", "curves.png"
 ENDED = (*collect.FINISHED, "failed", "oom")
@@ -126,8 +127,7 @@ def _lead(prepared: Prepared, found: Found | None, notes: Sequence[str]) -> Outc
             shown.warn(line)
     try:
         with signals.noted() as noted:
-            pace = Pace(run.trainer.checkpoint_minutes, noted)
-            ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
+            outcome = _trained(prepared, found, show, note, Pace(run.trainer.checkpoint_minutes, noted))
     except Interrupted as error:
         write_summary(folder, prepared, failed(prepared.run_id, "interrupted", str(error)), time.monotonic() - start)
         told = f"{error}; to go on: regrun resume {shlex.quote(str(folder))}"
@@ -149,6 +149,24 @@ def _lead(prepared: Prepared, found: Found | None, notes: Sequence[str]) -> Outc
     tracking.publish(folder, run.trainer.trackers, note)
     if outcome.best_epoch is not None:
         prepared.peers.wait()
+    return outcome
+
+
+def _trained(prepared: Prepared, found: Found | None, show: Show, note: Callable[[str], None], pace: Pace) -> Outcome:
+    """Train and write; once more from the last checkpoint where a process that reads the data died or hangs."""
+    folder = prepared.job.folder
+    try:
+        ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
+        return outcome
+    except RuntimeError as error:
+        _, why = why_failed(error)
+        if prepared.peers.are_several or not why.startswith(stream.LOST):
+            raise
+    # It may be one that an earlier process has left: whatever this one could go on from, it can go on from again.
+    found = _found(prepared, other_machine=True)
+    for line in [f"{why}; trying once more", *_where(found)]:
+        note(line)
+    ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
     return outcome
 
 

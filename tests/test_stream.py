@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,24 +78,75 @@ def test_how_inputs_come_to_the_device_is_no_part_of_a_run() -> None:
     assert run_id(make()) == run_id(make(data=s.Digits(stream="always", workers=2)))
 
 
-LONG = ["data=digits", "data.stream=always", "data.workers=2", "trainer.epochs=1000", "trainer.progress=none"]
+LONG = ["data=digits", "data.stream=always", "data.workers=2", "trainer.epochs=15", "trainer.progress=none"]
+LONG += ["trainer.early_stopping.patience=null", "trainer.checkpoint_minutes=0.001"]
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_process_that_is_killed_fails_the_run_and_leaves_none(tmp_path: Path) -> None:
-    words, own = [*LONG, "trainer.early_stopping.patience=null", f"hydra.run.dir={tmp_path / 'r'}"], list[int]()
-    command = [sys.executable, "-m", "regrun", *words]
+def processes(pid: int) -> list[int]:
+    """Those that a process has started and that have started none themselves."""
+    own = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [leaf for child in map(int, own) for leaf in processes(child) or [child]]
+
+
+def readers(pid: int, number: int) -> list[int]:
+    """The processes that read data, as soon as there are so many."""
+    with suppress(FileNotFoundError):  # one ended between two looks
+        if len(own := processes(pid)) == number:
+            return own
+    time.sleep(0.002)
+    return readers(pid, number) if Path(f"/proc/{pid}/cmdline").read_bytes() else []
+
+
+def kill_one(run: subprocess.Popen[str], log: Path, is_noted: Callable[[str], bool]) -> list[int]:
+    """Kill a process that reads data until the log has noted it: some end by themselves before the kill. Their pids."""
+    every = list[int]()
+    while not (log.is_file() and is_noted(log.read_text())) and run.poll() is None:
+        if (log.parent / "curves.csv").is_file() and (own := readers(run.pid, 2)):
+            every += own
+            with suppress(ProcessLookupError):
+                os.kill(own[-1], signal.SIGKILL)
+            time.sleep(0.2)
+    return every
+
+
+@needs_proc
+@pytest.mark.parametrize("kills", [pytest.param(1, marks=pytest.mark.long), 2])
+def test_a_run_whose_reader_is_killed_goes_on_once_with_the_same_bits(tmp_path: Path, kills: int) -> None:
+    folder, plain = tmp_path / "r", tmp_path / "plain"
+    command = [sys.executable, "-m", "regrun", *LONG, f"hydra.run.dir={folder}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
-        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-        while not (tmp_path / "r/curves.csv").is_file() or len(own) < 2:
-            own = list(map(int, children.read_text().split()))
-        os.kill(own[-1], signal.SIGKILL)
+        pids = kill_one(run, folder / "run.log", lambda text: "trying once more" in text)
+        if kills == 2:
+            pids += kill_one(run, folder / "run.log", lambda text: "Traceback" in text)
         begun, (output, _) = time.monotonic(), run.communicate(timeout=60)
-    assert run.returncode == 1 and time.monotonic() - begun < 10
-    (row,) = foreign.rows(tmp_path / "r/summary.csv")
-    assert row["status"] == "failed" and "Traceback" not in output
-    assert re.match(rf"RuntimeError: DataLoader worker \(pid(\(s\))? {own[-1]}\) ", row["error"])
-    assert not [pid for pid in own if Path(f"/proc/{pid}").exists()]
+    (row,) = foreign.rows(folder / "summary.csv")
+    assert "Traceback" not in output
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    if kills == 2:
+        assert run.returncode == 1 and time.monotonic() - begun < 10
+        assert row["status"] == "failed"
+        assert re.match(r"RuntimeError: DataLoader worker \(pid(\(s\))? \d+\) ", row["error"])
+        return
+    assert run.returncode == 0 and row["status"] == "ok"
+    log = (folder / "run.log").read_text()
+    assert re.search(r"RuntimeError: DataLoader worker .*; trying once more\n(going on in epoch|starting over)", log)
+    subprocess.run([*command[:-1], f"hydra.run.dir={plain}"], check=True, capture_output=True)
+    assert (folder / "curves.csv").read_bytes() == (plain / "curves.csv").read_bytes()
+
+
+@needs_proc
+@pytest.mark.long
+def test_a_stack_whose_reader_is_killed_is_tried_once_more_as_it_is(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "regrun", "-m", *LONG, f"hydra.sweep.dir={tmp_path / 's'}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        for number in range(2):
+            kill_one(run, tmp_path / f"s/stacks/0000{number}/run.log", lambda text: "Traceback" in text)
+        run.communicate(timeout=60)
+    assert run.returncode == 1
+    (row,) = foreign.rows(tmp_path / "s/summary.csv")
+    assert row["status"] == "failed" and row["error"].startswith(stream.LOST)
+    assert sorted(path.name for path in (tmp_path / "s/stacks").iterdir()) == ["00000", "00001"]
 
 
 class Hanging:
