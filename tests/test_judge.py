@@ -50,6 +50,24 @@ def test_an_interaction_is_a_difference_of_differences() -> None:
     assert found.mean == pytest.approx(sum(values) / 4) and found.result == "shown"
 
 
+def test_a_mean_of_several_arms_is_that_of_their_mean_by_seed() -> None:
+    found = row("mean", "abc")
+    values = [sum(three) / 3 for three in zip(A, B, C, strict=True)]
+    assert found.n == 4 and found.mean == pytest.approx(sum(values) / 4)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, 3, found.mean, stats.sem(values)))
+
+
+def test_a_median_is_over_arms_and_seeds_are_averaged() -> None:
+    """Of six arms Wilcoxon's interval goes from the smallest to the largest."""
+    means = [0.3, 0.1, 0.5, 0.2, 0.9, 0.4]
+    arms = {(arm, "gain"): {0: m - 0.05, 1: m + 0.05} for arm, m in zip("abcdef", means, strict=True)}
+    verdict, (found,) = judge("s", [Check("it is so", "median", "gain", tuple("abcdef"), above=0.0)], arms)
+    assert verdict == "reproduced" and found.n == 6 and found.boot_low is None
+    assert (found.low, found.high) == pytest.approx((0.1, 0.9))
+    pairs = sorted((a + b) / 2 for i, a in enumerate(means) for b in means[i:])
+    assert found.mean == pytest.approx(pairs[10])  # of 21
+
+
 def test_a_share_has_wilsons_interval() -> None:
     found = row("share", "d", event=("<", 0.35), above=0.5)
     wilson = stats.binomtest(3, 4).proportion_ci(method="wilson")

@@ -149,3 +149,19 @@ def test_wilcoxon_is_scipys_and_says_nothing_of_one() -> None:
     assert stats.wilcoxon_p(DIFFERENCES) == reference.wilcoxon(DIFFERENCES).pvalue == 0.125
     assert (stats.wilcoxon_p([0.0, 0.0]), stats.wilcoxon_p([0.1, 0.2, 0.0])) == (1.0, 0.5)
     assert math.isnan(stats.wilcoxon_p([0.3]))
+
+
+@pytest.mark.parametrize("n", [6, 7, 9, 14])
+def test_the_pseudomedians_interval_is_what_wilcoxons_test_does_not_reject(n: int) -> None:
+    values = np.random.default_rng(n).normal(0.3, 1, n)
+    own = stats.pseudomedian_interval(values.tolist())
+    for at, is_rejected in ((own.low, True), (own.high, True), (own.low, False), (own.high, False)):
+        outwards = 1e-9 if (at == own.high) == is_rejected else -1e-9
+        p = reference.wilcoxon(values - (at + outwards), method="exact").pvalue
+        assert (p < 0.05) == is_rejected
+    walsh = [(a + b) / 2 for i, a in enumerate(values) for b in values[i:]]
+    assert own.mean == pytest.approx(np.median(walsh))
+
+
+def test_five_values_have_no_pseudomedian_interval_at_95_percent() -> None:
+    assert stats.pseudomedian_interval([1.0, 2, 3, 4, 5])[1:] == (-math.inf, math.inf)

@@ -1,18 +1,22 @@
 """Figures over a setting that an arm varies, and signals through untrained networks, against what they must be."""
 
+import dataclasses
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy.stats import qmc
 
 from regrun.cli import main
 from regrun.data.sources import Source
 from regrun.demos.depth import sigmoid_gradient
 from regrun.layers import ACTIVATIONS
-from regrun.settings import Settings, resolve
-from regrun.studies import depths, figures, trends
+from regrun.settings import Reg, Settings, resolve
+from regrun.studies import depths, design, figures, trends
 from regrun.studies.depths import Layer
 from regrun.studies.found import Found
 from regrun.studies.runs import Layers, Run
@@ -46,6 +50,44 @@ def test_a_spread_a_rise_and_the_choice_of_val(digits: Source) -> None:
 def test_a_run_that_diverged_has_an_error_of_1_and_no_gap(digits: Source) -> None:
     (run,) = runs_of(digits, "model.width", {2: (0.1, 0.2)}, status="diverged")
     assert (figures.ONE["diverged"](run), figures.ONE["gap"](run), run.error("test", "last")) == (1.0, 0.0, 1.0)
+
+
+def test_gains_of_cocktails_are_by_what_val_chooses(digits: Source) -> None:
+    """Val prefers a single one by loss where errors are equal, whatever test says; never what diverged."""
+    none, acted = {f"acted.{f.name}": "none" for f in dataclasses.fields(Reg)}, {"acted.dropout": "0.5"}
+    several = acted | {"acted.l2": "0.1", "acted.noise": "0.2"}
+    rows = [(none, 0.2, 1, 0.4), (acted, 0.1, 0.5, 0.30), (acted, 0.1, 0.4, 0.25), (several, 0.1, 3, 0.25)]
+    runs = []
+    for regs, val, loss, test in rows:
+        cells = {"status": "ok", "val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test)}
+        runs.append(Run(none | regs | cells | {"val_loss_best": str(loss)}, Path(), Layers(Path()), digits))
+    runs.append(Run(none | several | {"status": "diverged", "val_loss_best": "none"}, Path(), Layers(Path()), digits))
+    assert [run.regularizers for run in runs] == [0, 1, 1, 3, 3]
+    assert figures.measured("single_gain", runs) == pytest.approx(0.15)
+    assert figures.measured("cocktail_gain", runs) == pytest.approx(0)
+    assert figures.measured("cocktail_wins", [*runs[:2], runs[3]]) == 1.0
+    assert figures.measured("cocktail_wins", runs) == 0.5
+
+
+def test_cocktails_are_points_of_a_sobol_sequence() -> None:
+    """Each regularizer is off in half of the cube; the first 30 points with two or more on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that 100 is no power of 2
+        cube = 2 * qmc.Sobol(6, seed=17).random(100) - 1
+    found = [words for point in cube if len(words := cocktail(point)) > 1][:30]
+    assert [list(trial) for trial in design.find("cocktail").trials if len(trial) > 1] == found
+
+
+def cocktail(at: NDArray[np.float64]) -> list[str]:
+    words = [
+        f"reg.dropout.rate={0.1 + 0.6 * at[0]:.2f}",
+        f"reg.weight_decay.value={10 ** (-2 + 2 * at[1]):.2g}",
+        f"reg.label_smoothing.value={0.02 + 0.28 * at[2]:.2f}",
+        f"reg.noise.std={10 ** (-1.3 + 1.3 * at[3]):.2f}",
+        f"reg.mixup.alpha={10 ** (-1 + 1.3 * at[4]):.2f}",
+        "reg.batchnorm.active=true",
+    ]
+    return [word for word, own in zip(words, at, strict=True) if own > 0]
 
 
 def test_a_slope_needs_a_setting_that_differs(digits: Source) -> None:

@@ -19,7 +19,11 @@ from regrun.paths import conf_dir
 VERDICTS = ("reproduced", "not reproduced", "inconclusive")
 PROFILES = ("quick", "full")
 CHAPTERS = ("capacity", "initialization", "normalization", "regularization", "optimization", "ensembles")
-STATISTICS = {"share": 1, "mean": 1, "each": 1, "difference": 2, "ratio": 2, "interaction": 4}  # arms of each
+# Each with the arms that it takes: so many, or (at least so many).
+STATISTICS: dict[str, int | tuple[int]] = {
+    **{"share": 1, "mean": (1,), "each": 1},
+    **{"difference": 2, "ratio": 2, "interaction": 4, "median": (6,)},
+}
 EVENT = re.compile(r"([a-z][a-z0-9_]*) *([<>]) *(-?[0-9.]+(?:e-?[0-9]+)?)")
 FIGURE = re.compile(r"[a-z][a-z0-9_]*")
 LARGEST = 100_000  # bytes of a study's file
@@ -31,7 +35,8 @@ class Check:
 
     share: of seeds with the event `figure < 0.3`, with Wilson's interval. mean, difference (of the first arm and the
     second, paired by seed), interaction ((first - second) - (third - fourth)): with a t interval. ratio: the geometric
-    mean of first over second. each: every seed's figure, from the smallest to the largest.
+    mean of first over second. each: every seed's figure, from the smallest to the largest. Of several arms, which are
+    data sets, mean averages them by seed; median is the pseudomedian of their means over seeds, by Wilcoxon's test.
     """
 
     says: str
@@ -62,7 +67,10 @@ Points = tuple[tuple[str, ...], ...]  # an arm's lists of overrides: each is a r
 
 @dataclass(frozen=True)
 class Study:
-    """A claim and how it is tried. `setup` is shared by all arms; `quick` is added to it in that profile."""
+    """A claim and how it is tried. `setup` is shared by all arms; `quick` is added to it in that profile.
+
+    Where there are `trials`, every run of an arm is done with each of them.
+    """
 
     name: str
     about: str  # the file's first comment
@@ -77,6 +85,7 @@ class Study:
     arms: Mapping[str, Points]
     checks: tuple[Check, ...]
     quick: tuple[str, ...] = ()
+    trials: Points = ((),)
     compute: str | None = None  # a function of `computed` in place of runs
     picture: Picture | None = None
     note: str = ""  # how the design differs from the paper's, what else to know
@@ -126,6 +135,7 @@ def read(path: Path) -> Study:
     comments = [line[1:].strip() for line in text.splitlines() if line.startswith("#")]
     checks = tuple(_check(f"{where}: checks[{i}]", own, problems) for i, own in enumerate(node.pop("checks")))
     arms = {str(name): _points(own) for name, own in node.pop("arms").items()}
+    trials = _points(node.pop("trials", []))
     picture = node.pop("picture", None)
     plain: dict[str, Any] = {key: tuple(map(str, v)) if isinstance(v, list) else v for key, v in node.items()}
     study = Study(
@@ -133,6 +143,7 @@ def read(path: Path) -> Study:
         name=path.stem,
         about=comments[0] if comments else "",
         arms=arms,
+        trials=trials,
         checks=tuple(check for check in checks if check is not None),
         picture=Picture(**picture) if picture else None,
     )
@@ -153,7 +164,9 @@ class _Plain(yaml.SafeLoader):
 
 def _key_problems(where: str, node: Mapping[str, Any]) -> Iterator[str]:
     fields = {f.name: f for f in dataclasses.fields(Study) if f.name not in ("name", "about")}
-    shapes = {"seeds": dict, "arms": dict, "setup": list, "quick": list, "checks": list, "picture": dict}
+    shapes = {"seeds": dict, "arms": dict, "picture": dict} | dict.fromkeys(
+        ("setup", "quick", "trials", "checks"), list
+    )
     for key in node:
         if key not in fields:
             near = nearest(str(key), list(fields)) or f"it has {', '.join(fields)}"
@@ -184,8 +197,11 @@ def _check(where: str, node: Any, problems: list[str]) -> Check | None:
     of = node.get("of", [])
     arms = tuple(map(str, of if isinstance(of, list) else [of]))
     own = [f"{where}: no such key, got {clip(str(key))!r}" for key in {*node} - {kind, "says", "of", "above", "below"}]
-    if len(arms) != STATISTICS[kind]:
-        own.append(f"{where}: of: {kind} takes {STATISTICS[kind]} arms, got {clip(repr(of))}")
+    match STATISTICS[kind]:
+        case (least,) if len(arms) < least:
+            own.append(f"{where}: of: {kind} takes at least {least} arms, got {clip(repr(of))}")
+        case int(number) if len(arms) != number:
+            own.append(f"{where}: of: {kind} takes {number} arms, got {clip(repr(of))}")
     figure, event = str(node[kind]).strip(), None
     if kind == "share":
         found = EVENT.fullmatch(figure)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import paths, trends
+from regrun.studies import cocktails, paths, trends
 from regrun.studies.runs import Run
 
 if TYPE_CHECKING:
@@ -118,11 +118,6 @@ def highest_lr(runs: Sequence[Run]) -> float:
     return max((lr for lr, error in rates.items() if error < GOOD), default=min(rates) / 3)
 
 
-def tuned_error(runs: Sequence[Run]) -> float:
-    """Test error of the run and the epoch that val chooses."""
-    return min(runs, key=lambda run: run.error("val", "best")).error("test", "best")
-
-
 def weight_distance(runs: Sequence[Run]) -> float:
     """Distance between the last weights of the first two runs, relative to the first one's norm."""
     first, second = (
@@ -144,7 +139,10 @@ def ensemble_error(runs: Sequence[Run]) -> float:
 
 SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "highest_lr": highest_lr,
-    "tuned_error": tuned_error,
+    "tuned_error": cocktails.tuned_error,
+    "single_gain": cocktails.single_gain,
+    "cocktail_gain": cocktails.cocktail_gain,
+    "cocktail_wins": cocktails.cocktail_wins,
     "weight_distance": weight_distance,
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),

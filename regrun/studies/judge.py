@@ -50,8 +50,13 @@ def _row(study: str, check: Check, figures: Figures) -> StudyCheckRow:
 
 
 def combined(check: Check, figures: Figures) -> list[float]:
-    """One number for each seed that all arms have: the figure, a difference, a log ratio, or whether it happened."""
+    """One number for each seed that all arms have: the figure, a difference, a log ratio, or whether it happened.
+
+    Of a median, one for each arm: the mean over seeds.
+    """
     own = [figures[arm, check.figure] for arm in check.of]
+    if check.statistic == "median":
+        return [math.fsum(values.values()) / len(values) for values in own]
     seeds = [seed for seed in own[0] if all(seed in values for values in own)]
     columns = [[values[seed] for values in own] for seed in seeds]
     match check.statistic:
@@ -62,7 +67,7 @@ def combined(check: Check, figures: Figures) -> list[float]:
         case "interaction":
             return [(a - b) - (c - d) for a, b, c, d in columns]
     if check.event is None:
-        return [a for (a,) in columns]
+        return [math.fsum(row) / len(row) for row in columns]
     sign, bound = check.event
     return [float(a < bound if sign == "<" else a > bound) for (a,) in columns]
 
@@ -73,6 +78,8 @@ def interval(check: Check, values: Sequence[float]) -> Interval:
         return stats.wilson(sum(values), len(values))
     if check.statistic == "each":
         return Interval(math.fsum(values) / len(values), min(values), max(values))
+    if check.statistic == "median":
+        return stats.pseudomedian_interval(values)
     return _unlogged(check, stats.t_interval(values))
 
 
@@ -90,7 +97,7 @@ def result(check: Check, own: Interval) -> str:
 
 
 def _bootstrap(check: Check, values: Sequence[float]) -> Interval:
-    if check.statistic in ("share", "each"):
+    if check.statistic in ("share", "each", "median"):
         return Interval(math.nan, math.nan, math.nan)
     return _unlogged(check, stats.bootstrap_interval(values, np.mean, seed=0))
 

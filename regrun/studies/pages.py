@@ -10,7 +10,7 @@ from regrun.report.drawing import Drawing
 from regrun.report.sections import Section
 from regrun.report.tables import Table
 from regrun.studies.conduct import VERDICT, Done, read
-from regrun.studies.design import Study
+from regrun.studies.design import Points, Study
 from regrun.studies.pictures import picture
 from regrun.studies.words import claimed, measured, statistic
 
@@ -67,7 +67,13 @@ def _design(done: Done) -> Iterator[str]:
     study, quick = done.study, done.row.profile == "quick"
     yield f"All arms: `{' '.join([*study.setup, *(study.quick if quick else ())])}`"
     for arm, points in study.arms.items():
-        yield f"- {arm}: " + ", ".join(f"`{' '.join(point)}`" if point else "as above" for point in points)
+        yield f"- {arm}: {_runs(points)}"
+    if any(study.trials):
+        yield f"- each of them with every one of: {_runs(study.trials)}"
+
+
+def _runs(points: Points) -> str:
+    return ", ".join(f"`{' '.join(point)}`" if point else "as above" for point in points)
 
 
 def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:

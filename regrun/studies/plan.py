@@ -1,5 +1,6 @@
 """A study -> its runs, all of them checked; nothing is written. Arms know their runs by run_id."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,8 +47,8 @@ def plan(study: Study, profile: str, how: Sequence[str], root: Path, loaded: dic
     command = _composed(study, setup, seeds[:1], how, problems)
     for arm, points in study.arms.items():
         begin = len(jobs)
-        for point in points:
-            own = _composed(study, [*setup, *point], seeds, how, problems)
+        for point, trial in itertools.product(points, study.trials):
+            own = _composed(study, [*setup, *point, *trial], seeds, how, problems)
             jobs += own.jobs if own is not None else []
         spans[arm] = range(begin, len(jobs))
     if problems or command is None:

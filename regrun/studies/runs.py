@@ -4,13 +4,14 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regrun import foreign, reading
 from regrun.data.sources import Source
 from regrun.overrides import Cells
+from regrun.settings import Reg
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +46,11 @@ class Run:
     def is_ok(self) -> bool:
         """Whether it did not diverge."""
         return self.cells["status"] == "ok"
+
+    @property
+    def regularizers(self) -> int:
+        """How many regularizers acted."""
+        return sum(self.cells[f"acted.{f.name}"] != "none" for f in fields(Reg))
 
     def number(self, column: str) -> float:
         """A number of summary.csv; NaN where there is none."""

@@ -37,7 +37,9 @@ def statistic(row: StudyCheckRow) -> str:
             return f"share of seeds with {row.figure}: {arms[0]}"
         case "each":
             return f"{row.figure} of every seed: {arms[0]}"
-    return f"mean {row.figure}: {arms[0]}"
+        case "median":
+            return f"pseudomedian over {len(arms)} arms of their mean {row.figure}: {', '.join(arms)}"
+    return f"mean {row.figure}: {', '.join(arms)}"
 
 
 def is_share(figure: str) -> bool:
