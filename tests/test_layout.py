@@ -47,7 +47,7 @@ LAYERS = [
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
     "studies.cocktails studies.depths studies.quadratics studies.paths studies.figures "
-    "studies.computed studies.plan studies.conduct studies.pages studies.command",
+    "studies.computed studies.plan studies.conduct studies.errata studies.pages studies.command",
     "verbs",
     "cli __main__",
 ]

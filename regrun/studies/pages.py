@@ -9,12 +9,13 @@ from regrun.report import page, svg
 from regrun.report.drawing import Drawing
 from regrun.report.sections import Section
 from regrun.report.tables import Table
+from regrun.studies import errata
 from regrun.studies.conduct import VERDICT, Done, read
 from regrun.studies.design import Points, Study
 from regrun.studies.pictures import picture
 from regrun.studies.words import claimed, measured, statistic
 
-RUNS, INDEX, PAGE = "runs", "README.md", "studies.html"
+RUNS, INDEX, PAGE, ERRATA = "runs", "README.md", "studies.html", "contradictions.md"
 TABLES = {"studies.csv": StudyRow, "checks.csv": StudyCheckRow, "figures.csv": StudyFigureRow}
 
 
@@ -35,8 +36,12 @@ def write(root: Path, studies: Sequence[Study]) -> None:
             records.replace(root / f"{name}.svg", svg.standalone(drawing) + "\n")
     for done in found:
         records.replace(root / f"{done.study.name}.md", "\n".join(_page(done, drawings[done.study.name])) + "\n")
-    records.replace(root / INDEX, "\n".join(_index(found)) + "\n")
+    pages = {done.study.name for done in found}
+    if disputed := list(errata.sections(found, lambda name: f"[{name}]({name}.md)" if name in pages else f"`{name}`")):
+        records.replace(root / ERRATA, "\n".join(_errata(disputed)) + "\n")
+    records.replace(root / INDEX, "\n".join(_index(found, has_errata=bool(disputed))) + "\n")
     sections = [_overview(found), *(_section(done, drawings[done.study.name]) for done in found)]
+    sections += errata.sections(found, str)
     records.replace(root / PAGE, page.page("regrun: claims and verdicts", sections))
 
 
@@ -99,6 +104,14 @@ def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:
     yield "[All studies](README.md); every figure of every seed is in [figures.csv](figures.csv)."
 
 
+def _errata(disputed: Sequence[Section]) -> Iterator[str]:
+    yield from ("# Where the lectures disagree, and where they err", "")
+    yield "What five lectures say in their own words, and what regrun's studies and tests measured."
+    for own in disputed:
+        yield from ("", f"## {own.title}", "", *(f"{line}\n" for line in own.lines), *_markdown(own.tables[0]))
+    yield from ("", f"[All studies]({INDEX})")
+
+
 def _markdown(table: Table) -> list[str]:
     cells = [[cell.replace("|", "\\|") for cell in row] for row in [table.head, ["---"] * len(table.head), *table.rows]]
     return [f"| {' | '.join(row)} |" for row in cells]
@@ -113,11 +126,13 @@ def _summary(found: Sequence[Done], link: str) -> Table:
     return Table("Verdicts", head, own)
 
 
-def _index(found: Sequence[Done]) -> Iterator[str]:
+def _index(found: Sequence[Done], *, has_errata: bool) -> Iterator[str]:
     yield from ("# Claims and verdicts", "", *(f"{line}\n" for line in _about(found)))
     for chapter in dict.fromkeys(done.row.chapter for done in found):
         own = [done for done in found if done.row.chapter == chapter]
         yield from (f"## {chapter.capitalize()}", "", *_markdown(_summary(own, "[{}]({}.md)")), "")
+    if has_errata:
+        yield from (f"[Where the lectures disagree, and where they err]({ERRATA})", "")
     yield "As CSV: [studies.csv](studies.csv), [checks.csv](checks.csv), [figures.csv](figures.csv); as one page:"
     yield f"[{PAGE}]({PAGE})."
 
