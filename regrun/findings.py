@@ -216,7 +216,7 @@ class StudyRow:
     published: str = column("the published figures")
     paper: str = column("whose")
     seconds: float = column("wall seconds")
-    device: str = column("the device's name")
+    device: str = column("the device's name; of a CPU its cores at hand and its kind")
     versions: str = column("Python, torch, regrun")
     date: str = column("the day on which it ended, UTC")
     command: str = column("repeats it")
@@ -228,7 +228,9 @@ class StudyCheckRow:
 
     study: str = column("its name")
     says: str = column("in words")
-    statistic: str = column("share, mean, each, difference, ratio (geometric mean) or interaction, over seeds")
+    statistic: str = column(
+        "share, mean, each, difference, ratio (geometric mean) or interaction, over seeds; median, over arms"
+    )
     figure: str = column("what is measured of a run, or of an arm's runs of one seed")
     arms: list[str] = column("of which arms, as JSON")
     n: int = column("seeds that all of these arms have")

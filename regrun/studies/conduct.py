@@ -1,7 +1,7 @@
 """A planned study -> its figures, its verdict, its own tables in the folder of its runs."""
 
 import math
-import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from threadpoolctl import threadpool_limits
 
 from regrun import collect, foreign, records, rows, sweep
 from regrun.conversion import parsed
+from regrun.engines.choice import cores
 from regrun.errors import RunFailed
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
 from regrun.prepare import device_name, versions
@@ -77,7 +79,7 @@ def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
     if study.compute is None:
         return
     compute, is_quick = COMPUTED[study.compute], planned.profile == "quick"
-    with threadpool_limits(1), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
         tried = pool.map(lambda seed: list(compute(own, planned.source, seed, is_quick)), planned.seeds)
         for seed, found in zip(planned.seeds, tried, strict=True):
             yield from ((seed, one) for one in found)
@@ -137,11 +139,20 @@ def _row(
         published=study.published,
         paper=study.paper,
         seconds=seconds,
-        device=device_name(any_run.device),
+        device=_machine(any_run.device),
         versions=versions(),
         date=datetime.now(UTC).date().isoformat(),
         command=command,
     )
+
+
+def _machine(device: torch.device) -> str:
+    """The device; of a CPU how many cores there are for us, and what Linux calls it."""
+    info = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)$", info.read_text("utf-8") if info.is_file() else "", re.MULTILINE)
+    if device.type != "cpu" or named is None:
+        return device_name(device)
+    return f"{cores()} cores of {named[1]}"
 
 
 def _write(planned: Planned, done: Done) -> None:
