@@ -6,13 +6,17 @@ import chromium
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import MNIST_ROOT, Refused, needs_mnist
 
 import regrun
+from regrun import foreign
 from regrun.cli import main
+from regrun.conversion import parsed
 from regrun.data.sources import Source
 from regrun.settings import Settings, resolve
-from regrun.studies import computed, design
+from regrun.studies import computed, design, errata, pages
+from regrun.studies.conduct import Done
 from regrun.studies.judge import judge
 from regrun.studies.plan import plan
 from regrun.studies.words import measured
@@ -211,6 +215,46 @@ def test_every_study_states_what_must_be_seen(path: Path) -> None:
     assert found.about and found.claim.endswith(".") and found.seeds["full"] >= 10
     assert any(check.decides for check in found.checks)
     assert all(line == line.rstrip() and len(line) <= 120 for line in path.read_text().splitlines())
+
+
+def test_the_course_has_every_study_in_its_chapter() -> None:
+    course = yaml.safe_load((design.conf_dir() / "course.yaml").read_text())
+    assert [(study.chapter, study.name) for study in design.every()] == [(c, n) for c in course for n in course[c]]
+    assert tuple(course) == design.CHAPTERS
+
+
+def test_what_the_errata_name_is_there() -> None:
+    disagreements, slips = errata.read()
+    for own in disagreements:
+        assert own.answer.endswith(".") and all(1 <= lecture <= 5 for lecture, _ in own.sentences)
+        for name, places in own.checks.items():
+            assert places and max(places) < len(design.find(name).checks)
+    for slip in slips:
+        for file, _, test in (shown.partition("::") for shown in slip.shown):
+            if test:
+                assert f"def {test}(" in (Path("tests") / file).read_text()
+            else:
+                assert file in design.names()
+
+
+def verdict_of(name: str) -> Done:
+    """As the repository tells it."""
+    tables = [
+        [parsed(cls, row) for row in foreign.rows(Path("outputs/studies") / file) if row["study"] == name]
+        for file, cls in pages.TABLES.items()
+    ]
+    return Done(design.find(name), tables[0][0], tables[1], tables[2])
+
+
+def test_errata_show_what_their_studies_measured() -> None:
+    """Only those whose studies are all there; without any, no page."""
+    found = [verdict_of(name) for name in ("dropout", "dropout_rate")]
+    own = list(errata.sections(found, str))
+    disagreements, slips = errata.read()
+    told = [d for d in disagreements if d.checks.keys() <= {"dropout", "dropout_rate"}]
+    assert [section.title for section in own[:-1]] == [d.question for d in told] and len(told) > 1
+    assert len(own[-1].tables[0].rows) == len(slips)
+    assert list(errata.sections([], str)) == []
 
 
 @needs_mnist

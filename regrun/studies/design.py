@@ -97,9 +97,13 @@ def names(own: Path | None = None) -> list[str]:
 
 
 def every(own: Path | None = None) -> list[Study]:
-    """Every study, in the order of the course: chapters, then the files' own order."""
+    """Every study, in the order of the course: `conf/course.yaml`; one's own come after those of their chapter."""
+    course = yaml.safe_load((conf_dir() / "course.yaml").read_text(encoding="utf-8"))
+    place = {name: number for number, name in enumerate(name for names in course.values() for name in names)}
     found = [read(path) for path in _files(own).values()]
-    return sorted(found, key=lambda study: (CHAPTERS.index(study.chapter), study.name))
+    return sorted(
+        found, key=lambda study: (CHAPTERS.index(study.chapter), place.get(study.name, len(place)), study.name)
+    )
 
 
 def find(name: str, own: Path | None = None) -> Study:
