@@ -4,6 +4,7 @@ A run that diverged has answered nothing rightly: its error is 1.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "gap_loss": lambda run: run.number("test_loss_last") - run.number("train_loss_last"),
     "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
     "val_error_change": lambda run: run.error("val", "last") - run.error("val", "best"),
+    "oscillation": lambda run: run.number("oscillation"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "gap": trends.gap,
     "diverged": lambda run: float(not run.is_ok),
@@ -123,6 +125,15 @@ def tuned_error(runs: Sequence[Run]) -> float:
     return min(runs, key=lambda run: run.error("val", "best")).error("test", "best")
 
 
+def spread_of_tuned_error(runs: Sequence[Run]) -> float:
+    """The largest minus the smallest `tuned_error` of the values of the setting that runs vary beside lr."""
+    by_setting: dict[float, list[Run]] = defaultdict(list)
+    for at, run in zip(trends.ladder(runs), runs, strict=True):
+        by_setting[at].append(run)
+    errors = [tuned_error(own) for own in by_setting.values()]
+    return max(errors) - min(errors)
+
+
 def weight_distance(runs: Sequence[Run]) -> float:
     """Distance between the last weights of the first two runs, relative to the first one's norm."""
     first, second = (
@@ -148,9 +159,11 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "weight_distance": weight_distance,
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),
+    "spread_of_tuned_error": spread_of_tuned_error,
     "slope_of_train_error": trends.slope(lambda run: run.error("train", "last")),
     "slope_of_test_error": trends.slope(lambda run: run.error("test", "last")),
     "slope_of_gap": trends.slope(trends.gap),
+    "largest_rise_of_test_error": trends.largest_rise(lambda run: run.error("test", "last")),
     "largest_rise_of_train_error": trends.largest_rise(lambda run: run.error("train", "last")),
     "member_error": member_error,
     "ensemble_error": ensemble_error,
