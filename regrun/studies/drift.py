@@ -45,7 +45,8 @@ class Noise(Op):
         if not on.training:
             return x
         factor, shift = torch.rand(2, len(x), 1, x.shape[2], generator=self.draw)
-        return x * (0.75 + 0.5 * factor) + (shift - 0.5)
+        moved: Tensor = x * (0.75 + 0.5 * factor) + (shift - 0.5)
+        return moved
 
 
 def covariate_shift(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
