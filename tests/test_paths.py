@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from regrun.data.sources import Source
+from regrun.data.sources import Source, load
 from regrun.models.export import Residual
-from regrun.settings import Settings, resolve
+from regrun.settings import Settings, Sklearn, resolve
 from regrun.studies import figures, paths, quadratics
 from regrun.studies.found import Found
 from regrun.studies.runs import Layers, Run
@@ -129,3 +129,28 @@ def test_what_is_kept_is_the_best_where_a_rule_may_stop(digits: Source, rule: st
     cells |= {f"{stopping}rule": rule, f"{stopping}patience": patience}
     run = Run(cells, Path(), Layers(Path()), digits)
     assert figures.measured("kept_error", [run]) == pytest.approx(error)
+
+
+def test_what_descent_leaves_of_the_loss_is_what_its_steps_leave() -> None:
+    """100 steps down a least-squares problem of three curvatures, by hand."""
+    g = np.random.default_rng(0)
+    a, y = g.normal(size=(50, 3)) * [1, 3, 10], g.normal(size=(50, 2))
+    h, q = np.linalg.eigh(a.T @ a / 50)
+    ((_, w),) = quadratics._descent(a, y, 1 / h[-1], [100])
+
+    def loss(w: quadratics.Array) -> float:
+        return float(((a @ w - y) ** 2).sum())
+
+    best = loss(np.linalg.lstsq(a, y, rcond=None)[0])
+    expected = (loss(w) - best) / (loss(np.zeros((3, 2))) - best)
+    assert quadratics.loss_left(h, q.T @ (a.T @ y) / 50, steps=100) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_table_of_standardized_columns_has_the_condition_of_their_correlations() -> None:
+    source = load(Sklearn(name="wine"))
+    run = resolve(Settings(data=Sklearn(name="wine")))
+    found = by_arm(quadratics.conditioning(run, source, 3, True))
+    chosen = quadratics.split(source, run.data, resolve(Settings(seed=3)).seeds).train
+    h = np.linalg.eigvalsh(np.corrcoef(source.inputs[chosen].numpy().T))
+    assert found["standardized", "log10_condition"] == pytest.approx(math.log10(h[-1] / min(h[0], 1.0)), abs=1e-4)
+    assert found["raw", "loss_left"] > 0.2 > 1e-6 > found["standardized", "loss_left"]

@@ -150,3 +150,13 @@ def test_signals_have_the_scale_of_their_initialization(digits: Source) -> None:
 def test_where_files_lie_is_no_mistake_for_data_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study=capacity", "--dry-run", "data.root=/nowhere"]) == 0
     assert capsys.readouterr().out == "capacity: 6 seeds, 48 runs; expected: reproduced\n"
+
+
+def test_the_spread_over_settings_is_that_of_what_val_chooses_for_each(digits: Source) -> None:
+    """Val chooses 0.3 of one scale and 0.2 of the other, whatever better there was on test."""
+    found = []
+    for std, val, test in ((0.1, 0.25, 0.3), (0.1, 0.4, 0.1), (1.0, 0.9, 0.9), (1.0, 0.1, 0.2)):
+        cells = dict.fromkeys(trends.LADDER, "none") | {"model.init.std": str(std), "status": "ok"}
+        cells |= {"val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test)}
+        found.append(Run(cells, Path(), Layers(Path()), digits))
+    assert figures.measured("spread_of_tuned_error", found) == pytest.approx(0.1)

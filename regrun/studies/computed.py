@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths, paths, quadratics
+from regrun.studies import depths, drift, paths, quadratics, shards
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -97,6 +97,9 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "gradients": depths.gradients,
     "scales": depths.scales,
     "stopped_descent": quadratics.stopped_descent,
+    "conditioning": quadratics.conditioning,
     "momentum": quadratics.momentum,
     "linear_paths": paths.linear_paths,
+    "covariate_shift": drift.covariate_shift,
+    "shard_gradients": shards.gradients,
 }

@@ -4,6 +4,7 @@ A run that diverged has answered nothing rightly: its error is 1.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "gap_loss": lambda run: run.number("test_loss_last") - run.number("train_loss_last"),
     "val_loss_rise": lambda run: run.number("val_loss_last") / run.number("val_loss_best"),
     "val_error_change": lambda run: run.error("val", "last") - run.error("val", "best"),
+    "oscillation": lambda run: run.number("oscillation"),
     "test_loss": lambda run: run.number("test_loss_last"),
     "gap": trends.gap,
     "diverged": lambda run: float(not run.is_ok),
@@ -116,6 +118,15 @@ def highest_lr(runs: Sequence[Run]) -> float:
     """The highest learning rate whose lowest val error is below 10 %; a third of the lowest one tried if none is."""
     rates = {run.number("optimizer.lr"): run.error("val", "best") for run in runs}
     return max((lr for lr, error in rates.items() if error < GOOD), default=min(rates) / 3)
+
+
+def spread_of_tuned_error(runs: Sequence[Run]) -> float:
+    """The largest minus the smallest `tuned_error` of the values of the setting that runs vary beside lr."""
+    by_setting: dict[float, list[Run]] = defaultdict(list)
+    for at, run in zip(trends.ladder(runs), runs, strict=True):
+        by_setting[at].append(run)
+    errors = [cocktails.tuned_error(own) for own in by_setting.values()]
+    return max(errors) - min(errors)
 
 
 def weight_distance(runs: Sequence[Run]) -> float:
@@ -146,9 +157,11 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "weight_distance": weight_distance,
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),
+    "spread_of_tuned_error": spread_of_tuned_error,
     "slope_of_train_error": trends.slope(lambda run: run.error("train", "last")),
     "slope_of_test_error": trends.slope(lambda run: run.error("test", "last")),
     "slope_of_gap": trends.slope(trends.gap),
+    "largest_rise_of_test_error": trends.largest_rise(lambda run: run.error("test", "last")),
     "largest_rise_of_train_error": trends.largest_rise(lambda run: run.error("train", "last")),
     "member_error": member_error,
     "ensemble_error": ensemble_error,
