@@ -43,6 +43,12 @@ def shift_excess_error(run: Run) -> float:
     return float(np.mean(moved)) - error(run, outputs(run, network))
 
 
+def largest_deviation(run: Run) -> float:
+    """The largest difference between a prediction and its target on test, of a regression."""
+    source = run.source
+    return float((outputs(run, run.network()) - source.targets[source.test]).abs().max())
+
+
 def nonzero_parameters(run: Run) -> float:
     """Weights and biases that are not exactly 0 after training."""
     return float(sum(int(w.count_nonzero()) for w in run.network().parameters()))
@@ -78,6 +84,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "permuted_distance": permuted_distance,
     "log10_equal_settings": lambda run: equivalents.log10_count(run.network()),
     "shift_excess_error": shift_excess_error,
+    "largest_deviation": largest_deviation,
     "nonzero_parameters": nonzero_parameters,
     "first_loss": first_loss,
 }
