@@ -10,6 +10,7 @@ from torch import nn
 
 from regrun.data.sources import Source, load
 from regrun.demos import symmetry
+from regrun.models.export import Residual
 from regrun.settings import Settings, Sine, resolve
 from regrun.studies import equivalents, kinks, probes
 from regrun.studies.runs import History, Layers, Run
@@ -159,3 +160,11 @@ def test_interpolation_keeps_its_bound_and_least_squares_on_random_kinks_is_wors
         -2, abs=0.1
     )
     assert found["even kinks, width 64", "largest_deviation"] < found["random kinks, width 64", "largest_deviation"]
+
+
+def test_blocks_are_left_out_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    stem, output, x = nn.Linear(5, 3), nn.Linear(3, 2), torch.randn(4, 5)
+    blocks = [Residual(nn.Linear(3, 3), nn.Sequential()) for _ in range(3)]
+    found = equivalents.without_blocks(nn.Sequential(stem, *blocks, nn.ReLU(), output))
+    assert torch.equal(found(x), output(stem(x).relu()))

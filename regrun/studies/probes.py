@@ -81,6 +81,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "permutation_difference": _relative_difference(equivalents.permuted),
     "flip_difference": _relative_difference(equivalents.flipped),
     "scaling_difference": _relative_difference(equivalents.rescaled),
+    "block_difference": _relative_difference(lambda network, _: equivalents.without_blocks(network)),
     "permuted_distance": permuted_distance,
     "log10_equal_settings": lambda run: equivalents.log10_count(run.network()),
     "shift_excess_error": shift_excess_error,
