@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths, kinks, paths, quadratics
+from regrun.studies import depths, kinks, paths, quadratics, steps
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -100,4 +100,6 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "momentum": quadratics.momentum,
     "linear_paths": paths.linear_paths,
     "approximations": kinks.approximations,
+    "bias_correction": steps.bias_correction,
+    "adaptive_steps": steps.adaptive_steps,
 }
