@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths, drift, paths, quadratics, shards
+from regrun.studies import depths, drift, kinks, paths, quadratics, shards, steps
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -102,4 +102,7 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "linear_paths": paths.linear_paths,
     "covariate_shift": drift.covariate_shift,
     "shard_gradients": shards.gradients,
+    "approximations": kinks.approximations,
+    "bias_correction": steps.bias_correction,
+    "adaptive_steps": steps.adaptive_steps,
 }

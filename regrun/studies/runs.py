@@ -1,10 +1,10 @@
-"""A study's run that has ended: its row of summary.csv, its layers before training, its weights."""
+"""A study's run that has ended: its row of summary.csv, its layers and its history, its weights."""
 
 import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,27 @@ class Layers:
         return found
 
 
+class History:
+    """curves.csv and epochs.csv of a sweep, read when somebody asks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @functools.cached_property
+    def losses(self) -> Mapping[tuple[str, str, int], float]:
+        """(run_id, split, epoch) -> loss; epoch 0 is before training."""
+        rows = foreign.rows(self.root / "curves.csv")
+        return {(row["run_id"], row["split"], int(row["epoch"])): float(row["loss"]) for row in rows}
+
+    @functools.cached_property
+    def epochs(self) -> Mapping[str, Sequence[Cells]]:
+        """run_id -> a row of epochs.csv for each epoch, in order."""
+        found: dict[str, list[Cells]] = defaultdict(list)
+        for row in foreign.rows(self.root / "epochs.csv"):
+            found[row["run_id"]].append(row)
+        return found
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that has ended: its row of summary.csv, the folder of its weights, its data."""
@@ -41,6 +62,7 @@ class Run:
     folder: Path
     layers: Layers
     source: Source
+    history: History = field(default_factory=lambda: History(Path()))
 
     @property
     def is_ok(self) -> bool:
