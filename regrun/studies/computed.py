@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths, paths, quadratics
+from regrun.studies import depths, paths, quadratics, tradeoff
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -99,4 +99,5 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "stopped_descent": quadratics.stopped_descent,
     "momentum": quadratics.momentum,
     "linear_paths": paths.linear_paths,
+    "bias_variance": tradeoff.bias_variance,
 }
