@@ -51,8 +51,10 @@ def bias_variance(run: Settings, source: Source, seed: int, is_quick: bool) -> I
             found[draw] = test[:, :width] @ (np.linalg.pinv(features[:, :width]) @ y)
     parts = {width: decomposed(found, f_test, NOISE) for width, found in predicted.items()}
     for width, own in parts.items():
-        for arm, value in (("bias squared", own.bias), ("variance", own.variance), ("error", own.error)):
-            yield Found(arm, "log10_mse", float(np.log10(max(value, 1e-12))), width)
+        shown = {"variance": own.variance, "error": own.error, "noise": own.noise}
+        if own.bias > own.variance / draws:  # else there are too few training sets to see it beside the variance
+            shown["bias squared"] = own.bias
+        yield from (Found(arm, "log10_mse", float(np.log10(value)), width) for arm, value in shown.items())
         yield Found(f"{width} features", "variance", own.variance)
         yield Found(f"{width} features", "squared_bias", own.bias)
         yield Found(f"{width} features", "mse", own.error)
