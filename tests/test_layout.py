@@ -46,7 +46,8 @@ LAYERS = [
     "engines.choice batches search",
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
-    "studies.depths studies.quadratics studies.paths studies.tradeoff studies.figures "
+    "studies.depths studies.quadratics studies.paths studies.equivalents studies.probes studies.figures "
+    "studies.tradeoff studies.histories "
     "studies.computed studies.plan studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",

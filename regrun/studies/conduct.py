@@ -16,13 +16,13 @@ from regrun.conversion import parsed
 from regrun.errors import RunFailed
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
 from regrun.prepare import device_name, versions
-from regrun.studies import figures
+from regrun.studies import figures, histories
 from regrun.studies.computed import COMPUTED
 from regrun.studies.design import Study
 from regrun.studies.found import Found
 from regrun.studies.judge import Figures, judge
 from regrun.studies.plan import Planned
-from regrun.studies.runs import Layers, Run
+from regrun.studies.runs import History, Layers, Run
 from regrun.studies.words import measured
 
 VERDICT = "verdict.csv"
@@ -85,14 +85,14 @@ def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
 
 def _ended(planned: Planned) -> dict[str, Run]:
     """Every run by run_id. Raises RunFailed where one has not ended well enough to be measured."""
-    root, layers = planned.root, Layers(planned.root)
+    root, layers, history = planned.root, Layers(planned.root), History(planned.root)
     cells = {row["run_id"]: row for row in collect.finished(root)}
     if missing := set(planned.runs) - set(cells):
         raise RunFailed(
             f"study {planned.study.name}: {len(missing)} of {len(planned.runs)} runs have failed, so there is no "
             f"verdict; {root / 'summary.csv'} says why, and the same command tries them again"
         )
-    return {i: Run(cells[i], p.job.folder, layers, p.source) for i, p in planned.runs.items()}
+    return {i: Run(cells[i], p.job.folder, layers, p.source, history) for i, p in planned.runs.items()}
 
 
 def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Found]]:
@@ -107,8 +107,11 @@ def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Fou
         for arm, by_seed in planned.arms.items():
             for seed, ids in by_seed.items():
                 for own in [runs[i] for i in ids]:
-                    value = figures.measured(picture.figure, [own])
-                    yield seed, Found(arm, picture.figure, value, own.number(picture.over))
+                    if picture.over == "epoch":
+                        points = histories.over_epochs(own)
+                    else:
+                        points = iter([(own.number(picture.over), figures.measured(picture.figure, [own]))])
+                    yield from ((seed, Found(arm, picture.figure, value, at)) for at, value in points)
 
 
 def _by_arm(found: Sequence[StudyFigureRow]) -> Figures:

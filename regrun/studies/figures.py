@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import paths, trends
+from regrun.studies import histories, paths, probes, trends
+from regrun.studies.probes import error as _error
+from regrun.studies.probes import outputs as _outputs
 from regrun.studies.runs import Run
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ def scale_per_layer(run: Run) -> float:
 
 def unit_difference(run: Run) -> float:
     """The largest difference between weights of two units of a hidden layer to the same input, after training."""
-    weights = [w for name, w in run.network().named_parameters() if name.endswith("weight") and w.dim() > 1]
+    parameters = run.network().named_parameters()
+    weights = [w.detach() for name, w in parameters if name.endswith("weight") and w.dim() > 1]
     return max(float((w - w[:1]).abs().max()) for w in weights[:-1])
 
 
@@ -71,18 +74,9 @@ def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
     return float((first != second).double().mean())
 
 
-@torch.no_grad()
-def _outputs(run: Run, network: "nn.Module") -> torch.Tensor:
-    """Logits on test."""
-    inputs = run.source.inputs[run.source.test]
-    return torch.cat([network(part) for part in inputs.split(1000)])
-
-
-def _error(run: Run, logits: torch.Tensor) -> float:
-    return float((logits.argmax(1) != run.source.targets[run.source.test]).double().mean())
-
-
 ONE: dict[str, Callable[[Run], float]] = {
+    **probes.ONE,
+    **histories.ONE,
     "test_error": lambda run: run.error("test", "last"),
     "val_error": lambda run: run.error("val", "last"),
     "train_error": lambda run: run.error("train", "last"),

@@ -1,10 +1,10 @@
-"""A study's run that has ended: its row of summary.csv, its layers before training, its weights."""
+"""A study's run that has ended: its row of summary.csv, its layers and its history, its weights."""
 
 import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,35 @@ class Layers:
         return found
 
 
+class History:
+    """curves.csv and epochs.csv of a sweep, read when somebody asks."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @functools.cached_property
+    def losses(self) -> Mapping[tuple[str, str, int], float]:
+        """(run_id, split, epoch) -> loss; epoch 0 is before training."""
+        rows = foreign.rows(self.root / "curves.csv")
+        return {(row["run_id"], row["split"], int(row["epoch"])): float(row["loss"]) for row in rows}
+
+    @functools.cached_property
+    def errors(self) -> Mapping[tuple[str, str], Sequence[float]]:
+        """(run_id, split) -> 1 - accuracy of each epoch in order, that before training at 0."""
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row in foreign.rows(self.root / "curves.csv"):
+            found[row["run_id"], row["split"]].append(1 - float(row["accuracy"]))
+        return found
+
+    @functools.cached_property
+    def epochs(self) -> Mapping[str, Sequence[Cells]]:
+        """run_id -> a row of epochs.csv for each epoch, in order."""
+        found: dict[str, list[Cells]] = defaultdict(list)
+        for row in foreign.rows(self.root / "epochs.csv"):
+            found[row["run_id"]].append(row)
+        return found
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that has ended: its row of summary.csv, the folder of its weights, its data."""
@@ -40,6 +69,7 @@ class Run:
     folder: Path
     layers: Layers
     source: Source
+    history: History = field(default_factory=lambda: History(Path()))
 
     @property
     def is_ok(self) -> bool:

@@ -1,0 +1,83 @@
+"""What a run's network does on other inputs or with other weights, and before any training: figures of one run."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regrun.studies import equivalents
+from regrun.studies.runs import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SHIFT = 2  # pixels
+
+
+@torch.no_grad()
+def outputs(run: Run, network: "nn.Module", inputs: Tensor | None = None) -> Tensor:
+    """(N, K) logits on test, or on other inputs."""
+    inputs = run.source.inputs[run.source.test] if inputs is None else inputs
+    return torch.cat([network(part) for part in inputs.split(1000)])
+
+
+def error(run: Run, logits: Tensor) -> float:
+    """Share of test that is classed wrongly."""
+    return float((logits.argmax(1) != run.source.targets[run.source.test]).double().mean())
+
+
+def shifted(images: Tensor, *, down: int, right: int) -> Tensor:
+    """(N, C, H, W) images moved by so many pixels, negative ones up or left; what comes in is 0."""
+    height, width = images.shape[2:]
+    padded = torch.nn.functional.pad(images, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+    return padded[..., max(-down, 0) :, max(-right, 0) :][..., :height, :width]
+
+
+def shift_excess_error(run: Run) -> float:
+    """By how much test error is higher on images moved by 2 pixels, mean of up, down, left and right."""
+    images, network = run.source.inputs[run.source.test], run.network()
+    moves = [(-SHIFT, 0), (SHIFT, 0), (0, -SHIFT), (0, SHIFT)]
+    moved = [error(run, outputs(run, network, shifted(images, down=d, right=r))) for d, r in moves]
+    return float(np.mean(moved)) - error(run, outputs(run, network))
+
+
+def nonzero_parameters(run: Run) -> float:
+    """Weights and biases that are not exactly 0 after training."""
+    return float(sum(int(w.count_nonzero()) for w in run.network().parameters()))
+
+
+def first_loss(run: Run) -> float:
+    """Loss on train before the first step, nats."""
+    return run.history.losses[run.cells["run_id"], "train", 0]
+
+
+def _relative_difference(change: Callable[["nn.Module", torch.Generator], "nn.Module"]) -> Callable[[Run], float]:
+    """The largest difference that a change of the weights makes to a logit, over the largest logit."""
+
+    def found(run: Run) -> float:
+        network, g = run.network(), torch.Generator().manual_seed(int(run.cells["seed"]))
+        before, after = outputs(run, network), outputs(run, change(network, g))
+        return float((before - after).abs().max() / before.abs().max())
+
+    return found
+
+
+def permuted_distance(run: Run) -> float:
+    """How far the permuted weights are from the run's, relative to their norm."""
+    network, g = run.network(), torch.Generator().manual_seed(int(run.cells["seed"]))
+    return equivalents.distance(network, equivalents.permuted(network, g))
+
+
+ONE: dict[str, Callable[[Run], float]] = {
+    "collapse_difference": _relative_difference(lambda network, _: equivalents.collapsed(network)),
+    "permutation_difference": _relative_difference(equivalents.permuted),
+    "flip_difference": _relative_difference(equivalents.flipped),
+    "scaling_difference": _relative_difference(equivalents.rescaled),
+    "permuted_distance": permuted_distance,
+    "log10_equal_settings": lambda run: equivalents.log10_count(run.network()),
+    "shift_excess_error": shift_excess_error,
+    "nonzero_parameters": nonzero_parameters,
+    "first_loss": first_loss,
+}
