@@ -83,6 +83,8 @@ ONE: dict[str, Callable[[Run], float]] = {
     "stopped_error": lambda run: run.error("test", "best"),
     "stopping_gain": lambda run: run.error("test", "last") - run.error("test", "best"),
     "kept_error": lambda run: run.error("test", "best" if run.stops else "last"),  # of the weights that one keeps
+    "mc_gain": lambda run: run.error("test", "best") - (1 - run.number("test_accuracy_mc")),
+    "mc_loss_ratio": lambda run: run.number("test_loss_mc") / run.number("test_loss_best"),
     "best_epoch": lambda run: run.number("best_epoch"),
     "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
     "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),
