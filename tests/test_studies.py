@@ -280,6 +280,11 @@ def test_decay_without_a_gradient_has_its_closed_form(digits: Source) -> None:
     assert found["adam with l2 of 0.01"] == pytest.approx(1, abs=1e-3)
 
 
+def test_masks_before_a_nonlinearity_are_no_scaling(digits: Source) -> None:
+    found = {f.arm: f.value for f in computed.subnetworks(resolve(Settings()), digits, 3, True)}
+    assert max(found["softmax regression"], found["mlp, last hidden layer"]) < 1e-12 < 0.1 < found["mlp, inputs"]
+
+
 @pytest.mark.skipif(chromium.PROGRAM is None, reason="chromium is not installed")
 def test_a_browser_shows_the_page(done: Path, tmp_path: Path) -> None:
     """Nothing is complained about, asked for, or wider than the window; nor of the repository's."""

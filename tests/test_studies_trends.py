@@ -90,6 +90,13 @@ def cocktail(at: NDArray[np.float64]) -> list[str]:
     return [word for word, own in zip(words, at, strict=True) if own > 0]
 
 
+def test_what_a_mean_of_passes_gains_is_against_the_same_weights(digits: Source) -> None:
+    cells = {"status": "ok", "test_accuracy_best": "0.9", "test_accuracy_last": "0.2", "test_accuracy_mc": "0.93"}
+    run = Run(cells | {"test_loss_mc": "0.3", "test_loss_best": "0.2"}, Path(), Layers(Path()), digits)
+    assert figures.measured("mc_gain", [run]) == pytest.approx(0.03)
+    assert figures.measured("mc_loss_ratio", [run]) == pytest.approx(1.5)
+
+
 def test_a_slope_needs_a_setting_that_differs(digits: Source) -> None:
     runs = 2 * runs_of(digits, "model.width", {2: (0.1, 0.2)})
     with pytest.raises(ValueError, match=r"none of data\.train_size, .* differs"):

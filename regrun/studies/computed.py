@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
+from regrun.demos import dropout
 from regrun.settings import Settings
-from regrun.studies import depths, drift, kinks, paths, quadratics, shards, steps
+from regrun.studies import depths, drift, kinks, paths, quadratics, shards, steps, tradeoff
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -90,9 +91,17 @@ def decay_alone(run: Settings, source: Source, seed: int, is_quick: bool) -> Ite
         yield Found(f"adam with l2 of {strength:g}", "step_over_lr", (1 - weight.item()) / lr)
 
 
+def subnetworks(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """All 2^10 masks of dropout on a random network, their geometric mean against one pass with scaled weights."""
+    for arm, logits in dropout.networks(seed).items():
+        mean, scaled = (of(logits, units=10, rate=0.5) for of in (dropout.geometric_mean, dropout.weight_scaling))
+        yield Found(arm, "largest_difference", float(np.abs(mean - scaled).max()))
+
+
 COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "random_features": random_features,
     "decay_alone": decay_alone,
+    "subnetworks": subnetworks,
     "signals": depths.signals,
     "gradients": depths.gradients,
     "scales": depths.scales,
@@ -105,4 +114,5 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "approximations": kinks.approximations,
     "bias_correction": steps.bias_correction,
     "adaptive_steps": steps.adaptive_steps,
+    "bias_variance": tradeoff.bias_variance,
 }

@@ -18,7 +18,7 @@ from regrun.engines.choice import cores
 from regrun.errors import RunFailed
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
 from regrun.prepare import device_name, versions
-from regrun.studies import figures
+from regrun.studies import figures, histories
 from regrun.studies.computed import COMPUTED
 from regrun.studies.design import Study
 from regrun.studies.found import Found
@@ -109,8 +109,11 @@ def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Fou
         for arm, by_seed in planned.arms.items():
             for seed, ids in by_seed.items():
                 for own in [runs[i] for i in ids]:
-                    value = figures.measured(picture.figure, [own])
-                    yield seed, Found(arm, picture.figure, value, own.number(picture.over))
+                    if picture.over == "epoch":
+                        points = histories.over_epochs(own)
+                    else:
+                        points = iter([(own.number(picture.over), figures.measured(picture.figure, [own]))])
+                    yield from ((seed, Found(arm, picture.figure, value, at)) for at, value in points)
 
 
 def _by_arm(found: Sequence[StudyFigureRow]) -> Figures:

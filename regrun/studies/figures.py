@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import cocktails, paths, probes, trends
+from regrun.studies import cocktails, histories, paths, probes, trends
 from regrun.studies.probes import error as _error
 from regrun.studies.probes import outputs as _outputs
 from regrun.studies.runs import Run
@@ -77,12 +77,15 @@ def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
 
 ONE: dict[str, Callable[[Run], float]] = {
     **probes.ONE,
+    **histories.ONE,
     "test_error": lambda run: run.error("test", "last"),
     "val_error": lambda run: run.error("val", "last"),
     "train_error": lambda run: run.error("train", "last"),
     "stopped_error": lambda run: run.error("test", "best"),
     "stopping_gain": lambda run: run.error("test", "last") - run.error("test", "best"),
     "kept_error": lambda run: run.error("test", "best" if run.stops else "last"),  # of the weights that one keeps
+    "mc_gain": lambda run: run.error("test", "best") - (1 - run.number("test_accuracy_mc")),
+    "mc_loss_ratio": lambda run: run.number("test_loss_mc") / run.number("test_loss_best"),
     "best_epoch": lambda run: run.number("best_epoch"),
     "best_epoch_share": lambda run: run.number("best_epoch") / run.number("trainer.epochs"),
     "trained_share": lambda run: run.number("last_epoch") / run.number("trainer.epochs"),

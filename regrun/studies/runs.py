@@ -46,6 +46,14 @@ class History:
         return {(row["run_id"], row["split"], int(row["epoch"])): float(row["loss"]) for row in rows}
 
     @functools.cached_property
+    def errors(self) -> Mapping[tuple[str, str], Sequence[float]]:
+        """(run_id, split) -> 1 - accuracy of each epoch in order, that before training at 0."""
+        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row in foreign.rows(self.root / "curves.csv"):
+            found[row["run_id"], row["split"]].append(1 - float(row["accuracy"]))
+        return found
+
+    @functools.cached_property
     def epochs(self) -> Mapping[str, Sequence[Cells]]:
         """run_id -> a row of epochs.csv for each epoch, in order."""
         found: dict[str, list[Cells]] = defaultdict(list)

@@ -1,0 +1,50 @@
+"""Figures over epochs against planted curves."""
+
+from pathlib import Path
+
+import pytest
+
+from regrun import records
+from regrun.data.sources import Source
+from regrun.studies import figures, histories
+from regrun.studies.runs import History, Layers, Run
+
+FALLS_RISES_FALLS = [0.9, *5 * [0.3], *6 * [0.8], *5 * [0.4]]
+
+
+def test_smoothing_is_a_mean_of_five() -> None:
+    assert histories.smoothed([0, 0, 0, 0, 5, 10]).tolist() == pytest.approx([1, 3])
+    assert histories.smoothed([2, 4]).tolist() == [3]
+
+
+def test_a_double_descent_has_its_climb_and_its_second_fall() -> None:
+    assert histories.climb(FALLS_RISES_FALLS) == pytest.approx(0.5)
+    assert histories.second_descent(FALLS_RISES_FALLS) == pytest.approx(0.4)
+
+
+def test_a_second_fall_below_the_first_is_one_too() -> None:
+    curve = [*5 * [0.5], *5 * [0.8], *5 * [0.1]]
+    assert (histories.climb(curve), histories.second_descent(curve)) == pytest.approx((0.3, 0.7))
+
+
+def test_what_only_falls_or_only_rises_has_no_second_descent() -> None:
+    assert histories.climb([9 - i for i in range(9)]) == histories.second_descent([9 - i for i in range(9)]) == 0
+    assert histories.second_descent(list(range(9))) == 0 and histories.climb(list(range(9))) == 4
+
+
+def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Path) -> None:
+    """Two runs whose rows alternate; epoch 0 is before training and not shown."""
+    rows = [
+        [run, epoch, 0, split, 0.0, 1 - error, ""]
+        for epoch, error in enumerate(FALLS_RISES_FALLS)
+        for run in ("a", "b")
+        for split, error in (("train", 0.0), ("val", error if run == "a" else 0.25))
+    ]
+    columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
+    records.replace(tmp_path / "curves.csv", records.table([columns, *rows]))
+    a, b = (Run({"run_id": i}, tmp_path, Layers(tmp_path), digits, History(tmp_path)) for i in "ab")
+    assert histories.val_errors(a) == pytest.approx(FALLS_RISES_FALLS)
+    assert figures.measured("second_descent_of_val_error", [a]) == pytest.approx(0.4)
+    assert figures.measured("climb_of_val_error", [b]) == pytest.approx(0)
+    shown = dict(histories.over_epochs(a))
+    assert min(shown) == 1 and max(shown) == 16 and shown[16] == pytest.approx(0.4)
