@@ -1,5 +1,6 @@
 """Figures over epochs against planted curves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,19 @@ def test_a_second_fall_below_the_first_is_one_too() -> None:
 def test_what_only_falls_or_only_rises_has_no_second_descent() -> None:
     assert histories.climb([9 - i for i in range(9)]) == histories.second_descent([9 - i for i in range(9)]) == 0
     assert histories.second_descent(list(range(9))) == 0 and histories.climb(list(range(9))) == 4
+
+
+def test_a_target_is_reached_once_or_an_epoch_after_the_last(digits: Source, tmp_path: Path) -> None:
+    curves = {"a": [0.9, 0.2, 0.05, 0.3], "b": [0.9, 0.3, 0.2, 0.1], "c": [0.9, 0.05]}
+    rows = [[run, epoch, 0, "val", 0.0, 1 - e, ""] for run, errors in curves.items() for epoch, e in enumerate(errors)]
+    columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
+    records.replace(tmp_path / "curves.csv", records.table([columns, *rows]))
+    history, cells = History(tmp_path), {"trainer.epochs": "3", "status": "ok"}
+    a, b, c = (Run(cells | {"run_id": i}, tmp_path, Layers(tmp_path), digits, history) for i in curves)
+    assert [figures.measured("epochs_to_target", [run]) for run in (a, b)] == [2, 4]
+    assert figures.measured("fewest_epochs_to_target", [b, a]) == 2
+    diverged = replace(c, cells=c.cells | {"status": "diverged"})
+    assert figures.measured("epochs_to_target", [diverged]) == 4
 
 
 def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Path) -> None:

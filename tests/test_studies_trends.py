@@ -164,6 +164,6 @@ def test_the_spread_over_settings_is_that_of_what_val_chooses_for_each(digits: S
     found = []
     for std, val, test in ((0.1, 0.25, 0.3), (0.1, 0.4, 0.1), (1.0, 0.9, 0.9), (1.0, 0.1, 0.2)):
         cells = dict.fromkeys(trends.LADDER, "none") | {"model.init.std": str(std), "status": "ok"}
-        cells |= {"val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test)}
+        cells |= {"val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test), "val_loss_best": "1"}
         found.append(Run(cells, Path(), Layers(Path()), digits))
     assert figures.measured("spread_of_tuned_error", found) == pytest.approx(0.1)

@@ -20,8 +20,6 @@ from regrun.studies.runs import Run
 if TYPE_CHECKING:
     from torch import nn
 
-GOOD = 0.1  # val error below which a learning rate works
-
 
 def scale_per_layer(run: Run) -> float:
     """By what a hidden layer multiplies the scale (root mean square) of activations before training, mean of all."""
@@ -113,7 +111,7 @@ ONE: dict[str, Callable[[Run], float]] = {
 def highest_lr(runs: Sequence[Run]) -> float:
     """The highest learning rate whose lowest val error is below 10 %; a third of the lowest one tried if none is."""
     rates = {run.number("optimizer.lr"): run.error("val", "best") for run in runs}
-    return max((lr for lr, error in rates.items() if error < GOOD), default=min(rates) / 3)
+    return max((lr for lr, error in rates.items() if error < histories.GOOD), default=min(rates) / 3)
 
 
 def spread_of_tuned_error(runs: Sequence[Run]) -> float:
@@ -151,6 +149,7 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "cocktail_gain": cocktails.cocktail_gain,
     "cocktail_wins": cocktails.cocktail_wins,
     "weight_distance": weight_distance,
+    "fewest_epochs_to_target": lambda runs: min(map(histories.epochs_to_target, runs)),
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),
     "spread_of_tuned_error": spread_of_tuned_error,

@@ -9,6 +9,7 @@ from regrun.studies.runs import Run
 
 WINDOW = 5  # epochs
 SHOWN = 25  # epochs of a picture
+GOOD = 0.1  # val error that tells what works
 
 
 def val_errors(run: Run) -> Sequence[float]:
@@ -20,6 +21,12 @@ def smoothed(values: Sequence[float]) -> NDArray[np.float64]:
     """Means over 5 neighbouring epochs, (E - 4,); over all of them where there are fewer."""
     size = min(WINDOW, len(values))
     return np.convolve(values, np.full(size, 1 / size), mode="valid")
+
+
+def epochs_to_target(run: Run) -> float:
+    """The first epoch after which val error is below 10 %; one more than were planned where none is, or it diverged."""
+    errors = val_errors(run) if run.is_ok else []
+    return next((float(epoch) for epoch, error in enumerate(errors) if error < GOOD), run.number("trainer.epochs") + 1)
 
 
 def climb(values: Sequence[float]) -> float:
@@ -47,6 +54,7 @@ def over_epochs(run: Run) -> Iterator[tuple[float, float]]:
 
 
 ONE: dict[str, Callable[[Run], float]] = {
+    "epochs_to_target": epochs_to_target,
     "climb_of_val_error": lambda run: climb(val_errors(run)),
     "second_descent_of_val_error": lambda run: second_descent(val_errors(run)),
 }
