@@ -34,7 +34,7 @@ def test_what_only_falls_or_only_rises_has_no_second_descent() -> None:
 
 
 def test_a_target_is_reached_once_or_an_epoch_after_the_last(digits: Source, tmp_path: Path) -> None:
-    curves = {"a": [0.9, 0.2, 0.05, 0.3], "b": [0.9, 0.3, 0.2, 0.1], "c": [0.9, 0.05]}
+    curves = {"a": [0.9, 0.2, 0.05, 0.3], "b": [0.9, 0.3, 0.2, 0.11], "c": [0.9, 0.05]}
     rows = [[run, epoch, 0, "val", 0.0, 1 - e, ""] for run, errors in curves.items() for epoch, e in enumerate(errors)]
     columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
     records.replace(tmp_path / "curves.csv", records.table([columns, *rows]))
