@@ -46,8 +46,9 @@ LAYERS = [
     "engines.choice batches search",
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
-    "studies.depths studies.quadratics studies.paths studies.kinks studies.steps studies.equivalents studies.probes "
-    "studies.figures studies.computed studies.plan studies.conduct studies.pages studies.command",
+    "studies.depths studies.quadratics studies.paths studies.kinks studies.steps studies.sparse "
+    "studies.equivalents studies.probes studies.figures "
+    "studies.computed studies.plan studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",
 ]

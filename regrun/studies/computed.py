@@ -11,7 +11,7 @@ from regrun import optim
 from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.settings import Settings
-from regrun.studies import depths, kinks, paths, quadratics, steps
+from regrun.studies import depths, kinks, paths, quadratics, sparse, steps
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -102,4 +102,5 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "approximations": kinks.approximations,
     "bias_correction": steps.bias_correction,
     "adaptive_steps": steps.adaptive_steps,
+    "sparse_features": sparse.sparse_features,
 }
