@@ -168,3 +168,23 @@ def test_blocks_are_left_out_and_nothing_else() -> None:
     blocks = [Residual(nn.Linear(3, 3), nn.Sequential()) for _ in range(3)]
     found = equivalents.without_blocks(nn.Sequential(stem, *blocks, nn.ReLU(), output))
     assert torch.equal(found(x), output(stem(x).relu()))
+
+
+@pytest.mark.parametrize(
+    ("interval", "rates", "off"),
+    [
+        ("epoch", [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25)], 0),
+        ("epoch", [(0.5, 0.5), (0.25, 0.25), (0.125, 0.125)], 0.5),  # one epoch too early
+        ("step", [(1.0, 0.5), (0.25, 0.125), (0.0625, 0.03125)], 0),
+        ("step", [(1.0, 0.5), (0.25, 0.125), (0.0625, 0.0625)], 1),
+    ],
+)
+def test_rates_are_held_against_the_formula(
+    digits: Source, tmp_path: Path, interval: str, rates: list[tuple[float, float]], off: float
+) -> None:
+    """Three epochs of two steps, a half each time."""
+    rows = [f"a,{i},{2 * i},{first},{last}" for i, (first, last) in enumerate(rates, start=1)]
+    (tmp_path / "epochs.csv").write_text("\n".join(["run_id,epoch,step,lr_first,lr_last", *rows]) + "\n")
+    cells = {"run_id": "a", "optimizer.lr": "1", "scheduler.k": str(math.log(2)), "scheduler.interval": interval}
+    run = Run(cells, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    assert probes.off_the_schedule(run) == pytest.approx(off, abs=1e-12)

@@ -12,7 +12,7 @@ from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.demos import dropout
 from regrun.settings import Settings
-from regrun.studies import depths, drift, kinks, paths, quadratics, shards, steps, tradeoff
+from regrun.studies import depths, drift, kinks, paths, quadratics, shards, sparse, steps, tradeoff
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -115,4 +115,5 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "bias_correction": steps.bias_correction,
     "adaptive_steps": steps.adaptive_steps,
     "bias_variance": tradeoff.bias_variance,
+    "sparse_features": sparse.sparse_features,
 }

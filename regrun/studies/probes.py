@@ -1,5 +1,6 @@
 """What a run's network does on other inputs or with other weights, and before any training: figures of one run."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,18 @@ def first_loss(run: Run) -> float:
     return run.history.losses[run.cells["run_id"], "train", 0]
 
 
+def off_the_schedule(run: Run) -> float:
+    """The largest relative difference of the first and last rates of epochs to lr e^(-k t) of an exponential decay."""
+    lr, k, before, off = run.number("optimizer.lr"), run.number("scheduler.k"), 0, list[float]()
+    for number, row in enumerate(run.history.epochs[run.cells["run_id"]]):
+        first, last = before, int(row["step"]) - 1
+        before = last + 1
+        times = (first, last) if run.cells["scheduler.interval"] == "step" else (number, number)
+        rates = float(row["lr_first"]), float(row["lr_last"])
+        off += [abs(rate / (lr * math.exp(-k * t)) - 1) for rate, t in zip(rates, times, strict=True)]
+    return max(off)
+
+
 def _relative_difference(change: Callable[["nn.Module", torch.Generator], "nn.Module"]) -> Callable[[Run], float]:
     """The largest difference that a change of the weights makes to a logit, over the largest logit."""
 
@@ -87,5 +100,6 @@ ONE: dict[str, Callable[[Run], float]] = {
     "shift_excess_error": shift_excess_error,
     "largest_deviation": largest_deviation,
     "nonzero_parameters": nonzero_parameters,
+    "off_the_schedule": off_the_schedule,
     "first_loss": first_loss,
 }

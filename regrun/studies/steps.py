@@ -63,7 +63,8 @@ def adaptive_steps(run: Settings, source: Source, seed: int, is_quick: bool) -> 
     for name, optimizer in OPTIMIZERS.items():
         for arm, gradients in (("constant", [size] * STEPS), ("turning", turning)):
             lengths = walked(optimizer, gradients).abs()
-            yield from (Found(f"{name}, {arm}", "step_over_lr", float(v), t) for t, v in enumerate(lengths, start=1))
+            if arm == "constant":
+                yield from (Found(name, "step_over_lr", float(lengths[t - 1]), t) for t in SHOWN if t <= STEPS)
             yield Found(f"{name}, {arm}", "growth", float(lengths[-1] / lengths[0]))
             yield Found(f"{name}, {arm}", "first_step", float(lengths[0]))
     yield Found("Rprop, constant", "growth", float(rprop([size] * 10)[-1]))
