@@ -5,6 +5,7 @@ import math
 import pytest
 from scipy import stats
 
+from regrun.studies import words
 from regrun.studies.design import Check
 from regrun.studies.judge import combined, judge
 
@@ -66,6 +67,20 @@ def test_a_median_is_over_arms_and_seeds_are_averaged() -> None:
     assert (found.low, found.high) == pytest.approx((0.1, 0.9))
     pairs = sorted((a + b) / 2 for i, a in enumerate(means) for b in means[i:])
     assert found.mean == pytest.approx(pairs[10])  # of 21
+
+
+@pytest.mark.parametrize(
+    ("bounds", "claim"),
+    [
+        ({"above": 0.12, "below": 0.14}, "between 12.00 and 14.00 %"),
+        ({"above": 0.1200, "below": 0.12001}, "between 12.000 and 12.001 %"),
+        ({"above": 0.1}, "above 10.00 %"),
+    ],
+)
+def test_a_claim_has_the_digits_that_tell_its_bounds_apart(bounds: dict[str, float], claim: str) -> None:
+    _, (found,) = judge("s", [Check("it is so", "mean", "error", ("a",), **bounds)], FIGURES)
+    assert words.claimed(found) == claim
+    assert words.measured(found).startswith("10.500 %" if "12.000" in claim else "10.50 %")
 
 
 def test_a_share_has_wilsons_interval() -> None:

@@ -8,16 +8,14 @@ SHARES = ("error", "gain", "change", "gap")  # figures that are shares: shown in
 def measured(row: StudyCheckRow) -> str:
     """`-1.20 points [-1.70, -0.70]`: the statistic with its interval, in the unit of the screen."""
     scale, unit = _unit(row)
-    bounds = (
-        "" if row.low is None or row.high is None else f" [{_number(scale * row.low)}, {_number(scale * row.high)}]"
-    )
-    return f"{_number(scale * row.mean)}{unit}{bounds}"
+    mean, low, high = (None if v is None else _number(scale * v, _digits(row)) for v in (row.mean, row.low, row.high))
+    return f"{mean}{unit}" + (f" [{low}, {high}]" if low is not None and high is not None else "")
 
 
 def claimed(row: StudyCheckRow) -> str:
     """`above 50 %`, `between -2 and 2 points`; nothing where it decides nothing."""
     scale, unit = _unit(row)
-    above, below = (None if v is None else _number(scale * v) for v in (row.above, row.below))
+    above, below = (None if v is None else _number(scale * v, _digits(row)) for v in (row.above, row.below))
     if above is not None and below is not None:
         return f"between {above} and {below}{unit}"
     return f"above {above}{unit}" if above is not None else f"below {below}{unit}" if below is not None else ""
@@ -56,8 +54,17 @@ def _unit(row: StudyCheckRow) -> tuple[float, str]:
     return 100.0, " points" if is_difference or "_of_" in row.figure else " %"
 
 
-def _number(value: float) -> str:
+def _digits(row: StudyCheckRow) -> int:
+    """Behind the point: 2, or as many as it takes to tell the bounds of a claim apart."""
+    scale, _ = _unit(row)
+    if row.above is None or row.below is None:
+        return 2
+    ends = scale * row.above, scale * row.below
+    return next((digits for digits in range(2, 9) if len({_number(end, digits) for end in ends}) == 2), 2)
+
+
+def _number(value: float, digits: int) -> str:
     """As many digits as a reader can use."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
-    return f"{value:.2g}"
+        return f"{value:.{digits}f}" if abs(value) >= 0.1 or value == 0 else f"{value:.{digits + 1}g}"
+    return f"{value:.{digits}g}"
