@@ -40,6 +40,13 @@ def weight_norm(run: Run) -> float:
     return math.sqrt(math.fsum(float(w.detach().square().sum()) for w in run.network().parameters() if w.dim() > 1))
 
 
+def gain_scale(run: Run) -> float:
+    """Root mean square of the gains of all norms after training; they start at 1."""
+    norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+    gains = torch.cat([norm.weight.detach() for norm in run.network().modules() if isinstance(norm, norms)])
+    return float(gains.double().square().mean().sqrt())
+
+
 def calibration_error(run: Run) -> float:
     """Expected calibration error on test by the last weights, 15 bins (Guo et al. 2017)."""
     log_p = _outputs(run, run.network()).log_softmax(1).double().numpy()
@@ -98,6 +105,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "zero_weights": lambda run: run.number("zero_weights"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
+    "gain_scale": gain_scale,
     "lesioned_error": lesioned_error,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
