@@ -103,6 +103,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "diverged": lambda run: float(not run.is_ok),
     "parameters": lambda run: run.number("num_parameters"),
     "zero_weights": lambda run: run.number("zero_weights"),
+    "share_left_out": lambda run: run.number("acted.stochastic_depth"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
     "gain_scale": gain_scale,
