@@ -1,5 +1,6 @@
 """Figures over epochs against planted curves."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,13 @@ def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Pat
     assert figures.measured("climb_of_val_error", [b]) == pytest.approx(0)
     shown = dict(histories.over_epochs(a))
     assert min(shown) == 1 and max(shown) == 16 and shown[16] == pytest.approx(0.4)
+
+
+def test_a_gates_entropies_are_those_of_the_last_epoch_over_the_largest(digits: Source, tmp_path: Path) -> None:
+    """Four experts: half of ln 4 is ln 2, that of two experts that share evenly."""
+    rows = [["a", epoch, gate, load] for epoch, gate, load in ((1, 1.0, 1.0), (2, math.log(2), math.log(4)))]
+    columns = ["run_id", "epoch", "gate_entropy", "gate_load_entropy"]
+    records.replace(tmp_path / "epochs.csv", records.table([columns, *rows]))
+    run = Run({"run_id": "a", "model.experts": "4"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    assert figures.measured("gate_entropy_share", [run]) == pytest.approx(0.5)
+    assert figures.measured("load_entropy_share", [run]) == pytest.approx(1)
