@@ -47,7 +47,7 @@ LAYERS = [
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
     "studies.depths studies.quadratics studies.paths studies.equivalents studies.probes studies.figures "
-    "studies.tradeoff studies.histories "
+    "studies.tradeoff studies.histories studies.units "
     "studies.computed studies.plan studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",

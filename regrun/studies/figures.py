@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import histories, paths, probes, trends
+from regrun.studies import histories, paths, probes, trends, units
 from regrun.studies.probes import error as _error
 from regrun.studies.probes import outputs as _outputs
 from regrun.studies.runs import Run
@@ -84,6 +84,7 @@ def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
 ONE: dict[str, Callable[[Run], float]] = {
     **probes.ONE,
     **histories.ONE,
+    **units.ONE,
     "test_error": lambda run: run.error("test", "last"),
     "val_error": lambda run: run.error("val", "last"),
     "train_error": lambda run: run.error("train", "last"),
