@@ -46,8 +46,9 @@ LAYERS = [
     "engines.choice batches search",
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
-    "studies.depths studies.quadratics studies.paths studies.equivalents studies.probes studies.figures "
-    "studies.tradeoff studies.histories studies.units "
+    "studies.depths studies.quadratics studies.paths studies.kinks studies.steps studies.sparse "
+    "studies.equivalents studies.probes studies.tradeoff studies.histories "
+    "studies.units studies.figures "
     "studies.computed studies.plan studies.conduct studies.pages studies.command",
     "verbs",
     "cli __main__",

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from regrun.data.sources import Source
+from regrun.data.sources import Source, load
 from regrun.demos import symmetry
-from regrun.studies import equivalents, probes
+from regrun.models.export import Residual
+from regrun.settings import Settings, Sine, resolve
+from regrun.studies import equivalents, kinks, probes
 from regrun.studies.runs import History, Layers, Run
 
 
@@ -124,3 +126,65 @@ def test_the_history_of_a_run_is_read_from_its_sweeps_tables(digits: Source, tmp
     run = Run({"run_id": "a"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
     assert probes.first_loss(run) == 2.5
     assert [row["lr_first"] for row in run.history.epochs["a"]] == ["0.1", "0.05"]
+
+
+def test_the_largest_deviation_is_over_test_points() -> None:
+    source = load(Sine(noise=0.0, samples=50))
+    network = nn.Sequential(nn.Linear(1, 1))
+    with torch.no_grad():
+        for own in network.parameters():
+            own.zero_()
+    run = a_run(source, network)
+    assert probes.largest_deviation(run) == pytest.approx(float(source.targets[source.test].abs().max()), rel=1e-6)
+
+
+def test_waves_have_the_curvature_of_finite_differences() -> None:
+    f, h = kinks.draw(3), 1e-4
+    assert np.abs(f(kinks.GRID)).max() == pytest.approx(1)
+    second = (f(kinks.GRID + h) - 2 * f(kinks.GRID) + f(kinks.GRID - h)) / h**2
+    assert f.curvature() == pytest.approx(np.abs(second).max(), rel=1e-4)
+
+
+def test_least_squares_on_kinks_is_exact_where_the_function_has_them() -> None:
+    x = kinks.GRID
+    features = np.maximum(x[:, None] - np.array([0.0, 0.3, 0.6]), 0)
+    y = 2 - features @ np.array([1.0, -3.0, 2.5])
+    assert kinks.fit(features, y) == pytest.approx(y, abs=1e-12)
+    assert np.abs(kinks.fit(features[:, :2], y) - y).max() > 0.01
+
+
+def test_interpolation_keeps_its_bound_and_least_squares_on_random_kinks_is_worse(digits: Source) -> None:
+    rows = list(kinks.approximations(resolve(Settings()), digits, 1, True))
+    found = {(own.arm, own.figure): own.value for own in rows if own.over is None}
+    assert 0.9 < found["even kinks", "share_of_bound"] < 1.0001 and found["even kinks", "slope"] == pytest.approx(
+        -2, abs=0.1
+    )
+    assert found["even kinks, width 64", "largest_deviation"] < found["random kinks, width 64", "largest_deviation"]
+
+
+def test_blocks_are_left_out_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    stem, output, x = nn.Linear(5, 3), nn.Linear(3, 2), torch.randn(4, 5)
+    blocks = [Residual(nn.Linear(3, 3), nn.Sequential()) for _ in range(3)]
+    found = equivalents.without_blocks(nn.Sequential(stem, *blocks, nn.ReLU(), output))
+    assert torch.equal(found(x), output(stem(x).relu()))
+
+
+@pytest.mark.parametrize(
+    ("interval", "rates", "off"),
+    [
+        ("epoch", [(1.0, 1.0), (0.5, 0.5), (0.25, 0.25)], 0),
+        ("epoch", [(0.5, 0.5), (0.25, 0.25), (0.125, 0.125)], 0.5),  # one epoch too early
+        ("step", [(1.0, 0.5), (0.25, 0.125), (0.0625, 0.03125)], 0),
+        ("step", [(1.0, 0.5), (0.25, 0.125), (0.0625, 0.0625)], 1),
+    ],
+)
+def test_rates_are_held_against_the_formula(
+    digits: Source, tmp_path: Path, interval: str, rates: list[tuple[float, float]], off: float
+) -> None:
+    """Three epochs of two steps, a half each time."""
+    rows = [f"a,{i},{2 * i},{first},{last}" for i, (first, last) in enumerate(rates, start=1)]
+    (tmp_path / "epochs.csv").write_text("\n".join(["run_id,epoch,step,lr_first,lr_last", *rows]) + "\n")
+    cells = {"run_id": "a", "optimizer.lr": "1", "scheduler.k": str(math.log(2)), "scheduler.interval": interval}
+    run = Run(cells, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    assert probes.off_the_schedule(run) == pytest.approx(off, abs=1e-12)

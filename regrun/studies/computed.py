@@ -12,7 +12,7 @@ from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.demos import dropout
 from regrun.settings import Settings
-from regrun.studies import depths, paths, quadratics, tradeoff
+from regrun.studies import depths, kinks, paths, quadratics, sparse, steps, tradeoff
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -109,4 +109,8 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "momentum": quadratics.momentum,
     "linear_paths": paths.linear_paths,
     "bias_variance": tradeoff.bias_variance,
+    "approximations": kinks.approximations,
+    "bias_correction": steps.bias_correction,
+    "adaptive_steps": steps.adaptive_steps,
+    "sparse_features": sparse.sparse_features,
 }

@@ -1,4 +1,4 @@
-"""Other weights that compute the same: the product of linear layers; permutations, sign flips, scalings of units.
+"""Other networks that compute the same: a product of layers; units permuted, flipped, scaled; blocks left out.
 
 Of networks as `regrun.load` gives them: linear layers in a row, an activation between two of them.
 """
@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from regrun.models.export import Residual
 
 
 def linear_layers(network: nn.Module) -> list[nn.Linear]:
@@ -69,6 +71,11 @@ def _changed(network: nn.Module, change: Callable[[nn.Linear, nn.Linear], None])
     for first, second in pairwise(linear_layers(other)):
         change(first, second)
     return other
+
+
+def without_blocks(network: nn.Module) -> nn.Sequential:
+    """A residual network without its blocks."""
+    return nn.Sequential(*(child for child in network.children() if not isinstance(child, Residual)))
 
 
 def log10_count(network: nn.Module) -> float:

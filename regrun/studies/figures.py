@@ -82,9 +82,6 @@ def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
 
 
 ONE: dict[str, Callable[[Run], float]] = {
-    **probes.ONE,
-    **histories.ONE,
-    **units.ONE,
     "test_error": lambda run: run.error("test", "last"),
     "val_error": lambda run: run.error("val", "last"),
     "train_error": lambda run: run.error("train", "last"),
@@ -115,6 +112,9 @@ ONE: dict[str, Callable[[Run], float]] = {
     "train_mode_excess_error": train_mode_excess_error,
     "train_mode_change": train_mode_change,
     "eval_mode_change": eval_mode_change,
+    **probes.ONE,
+    **histories.ONE,
+    **units.ONE,
 }
 
 

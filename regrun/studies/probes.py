@@ -1,5 +1,6 @@
 """What a run's network does on other inputs or with other weights, and before any training: figures of one run."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,12 @@ def shift_excess_error(run: Run) -> float:
     return float(np.mean(moved)) - error(run, outputs(run, network))
 
 
+def largest_deviation(run: Run) -> float:
+    """The largest difference between a prediction and its target on test, of a regression."""
+    source = run.source
+    return float((outputs(run, run.network()) - source.targets[source.test]).abs().max())
+
+
 def nonzero_parameters(run: Run) -> float:
     """Weights and biases that are not exactly 0 after training."""
     return float(sum(int(w.count_nonzero()) for w in run.network().parameters()))
@@ -51,6 +58,18 @@ def nonzero_parameters(run: Run) -> float:
 def first_loss(run: Run) -> float:
     """Loss on train before the first step, nats."""
     return run.history.losses[run.cells["run_id"], "train", 0]
+
+
+def off_the_schedule(run: Run) -> float:
+    """The largest relative difference of the first and last rates of epochs to lr e^(-k t) of an exponential decay."""
+    lr, k, before, off = run.number("optimizer.lr"), run.number("scheduler.k"), 0, list[float]()
+    for number, row in enumerate(run.history.epochs[run.cells["run_id"]]):
+        first, last = before, int(row["step"]) - 1
+        before = last + 1
+        times = (first, last) if run.cells["scheduler.interval"] == "step" else (number, number)
+        rates = float(row["lr_first"]), float(row["lr_last"])
+        off += [abs(rate / (lr * math.exp(-k * t)) - 1) for rate, t in zip(rates, times, strict=True)]
+    return max(off)
 
 
 def _relative_difference(change: Callable[["nn.Module", torch.Generator], "nn.Module"]) -> Callable[[Run], float]:
@@ -75,9 +94,12 @@ ONE: dict[str, Callable[[Run], float]] = {
     "permutation_difference": _relative_difference(equivalents.permuted),
     "flip_difference": _relative_difference(equivalents.flipped),
     "scaling_difference": _relative_difference(equivalents.rescaled),
+    "block_difference": _relative_difference(lambda network, _: equivalents.without_blocks(network)),
     "permuted_distance": permuted_distance,
     "log10_equal_settings": lambda run: equivalents.log10_count(run.network()),
     "shift_excess_error": shift_excess_error,
+    "largest_deviation": largest_deviation,
     "nonzero_parameters": nonzero_parameters,
+    "off_the_schedule": off_the_schedule,
     "first_loss": first_loss,
 }
