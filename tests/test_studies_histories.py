@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from test_studies import DESIGN, study, write
 
 from regrun import records
 from regrun.data.sources import Source
@@ -59,3 +61,15 @@ def test_a_gates_entropies_are_those_of_the_last_epoch_over_the_largest(digits: 
     run = Run({"run_id": "a", "model.experts": "4"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
     assert figures.measured("gate_entropy_share", [run]) == pytest.approx(0.5)
     assert figures.measured("load_entropy_share", [run]) == pytest.approx(1)
+
+
+def test_a_picture_over_epochs_has_each_run_at_each_of_them(tmp_path: Path) -> None:
+    arms = DESIGN.replace("test_error, over: optimizer.lr", "val_error, over: epoch")
+    write(tmp_path, "steps", expected="reproduced", arms=arms)
+    assert study(tmp_path, "steps", "sweep.workers=1") == 0
+    found = pd.read_csv(tmp_path / "out" / "figures.csv")
+    shown = found[(found.over != "none") & (found.arm == "no step")]
+    curves = pd.read_csv(tmp_path / "out" / "runs" / "steps" / "curves.csv")
+    assert sorted(shown.over.astype(float).unique()) == [1, 2] and len(shown) == 2 * 4
+    untrained = curves[(curves.split == "val") & (curves.epoch == 0)]
+    assert set(shown.value.round(12)) <= set((1 - untrained.accuracy).round(12))
