@@ -48,7 +48,8 @@ LAYERS = [
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
     "studies.cocktails studies.histories studies.depths studies.quadratics studies.paths studies.shards "
     "studies.drift studies.kinks studies.steps studies.sparse studies.tradeoff studies.equivalents studies.probes "
-    "studies.figures studies.computed studies.plan studies.conduct studies.errata studies.pages studies.command",
+    "studies.units studies.figures studies.computed studies.plan studies.conduct studies.errata studies.pages "
+    "studies.command",
     "verbs",
     "cli __main__",
 ]

@@ -120,6 +120,16 @@ def test_norms_and_biases_are_no_part_of_the_weights_norm(digits: Source) -> Non
     assert figures.weight_norm(a_run(digits, network, 0.0)) == pytest.approx(math.sqrt(9 * 4))
 
 
+def test_gains_are_those_of_every_norm_without_their_shifts(digits: Source) -> None:
+    first, second = nn.BatchNorm1d(3), nn.LayerNorm(1)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([1.0, -2.0, 3.0]))
+        first.bias.fill_(9.0)
+        second.weight.fill_(4.0)
+    network = nn.Sequential(nn.Linear(2, 3), first, nn.Linear(3, 1), second)
+    assert figures.gain_scale(a_run(digits, network, 0.0)) == pytest.approx(math.sqrt((1 + 4 + 9 + 16) / 4))
+
+
 @pytest.mark.parametrize(
     ("rule", "patience", "error"), [("patience", "none", 0.3), ("patience", "3", 0.2), ("gap", "none", 0.2)]
 )

@@ -1,9 +1,12 @@
 """Figures over epochs against planted curves."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from test_studies import DESIGN, study, write
 
 from regrun import records
 from regrun.data.sources import Source
@@ -62,3 +65,25 @@ def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Pat
     assert figures.measured("climb_of_val_error", [b]) == pytest.approx(0)
     shown = dict(histories.over_epochs(a))
     assert min(shown) == 1 and max(shown) == 16 and shown[16] == pytest.approx(0.4)
+
+
+def test_a_gates_entropies_are_those_of_the_last_epoch_over_the_largest(digits: Source, tmp_path: Path) -> None:
+    """Four experts: half of ln 4 is ln 2, that of two experts that share evenly."""
+    rows = [["a", epoch, gate, load] for epoch, gate, load in ((1, 1.0, 1.0), (2, math.log(2), math.log(4)))]
+    columns = ["run_id", "epoch", "gate_entropy", "gate_load_entropy"]
+    records.replace(tmp_path / "epochs.csv", records.table([columns, *rows]))
+    run = Run({"run_id": "a", "model.experts": "4"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    assert figures.measured("gate_entropy_share", [run]) == pytest.approx(0.5)
+    assert figures.measured("load_entropy_share", [run]) == pytest.approx(1)
+
+
+def test_a_picture_over_epochs_has_each_run_at_each_of_them(tmp_path: Path) -> None:
+    arms = DESIGN.replace("test_error, over: optimizer.lr", "val_error, over: epoch")
+    write(tmp_path, "steps", expected="reproduced", arms=arms)
+    assert study(tmp_path, "steps", "sweep.workers=1") == 0
+    found = pd.read_csv(tmp_path / "out" / "figures.csv")
+    shown = found[(found.over != "none") & (found.arm == "no step")]
+    curves = pd.read_csv(tmp_path / "out" / "runs" / "steps" / "curves.csv")
+    assert sorted(shown.over.astype(float).unique()) == [1, 2] and len(shown) == 2 * 4
+    untrained = curves[(curves.split == "val") & (curves.epoch == 0)]
+    assert set(shown.value.round(12)) <= set((1 - untrained.accuracy).round(12))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import cocktails, histories, paths, probes, trends
+from regrun.studies import cocktails, histories, paths, probes, trends, units
 from regrun.studies.probes import error as _error
 from regrun.studies.probes import outputs as _outputs
 from regrun.studies.runs import Run
@@ -37,6 +37,13 @@ def unit_difference(run: Run) -> float:
 def weight_norm(run: Run) -> float:
     """Norm of the last weights, biases and norms aside."""
     return math.sqrt(math.fsum(float(w.detach().square().sum()) for w in run.network().parameters() if w.dim() > 1))
+
+
+def gain_scale(run: Run) -> float:
+    """Root mean square of the gains of all norms after training; they start at 1."""
+    norms = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+    gains = torch.cat([norm.weight.detach() for norm in run.network().modules() if isinstance(norm, norms)])
+    return float(gains.double().square().mean().sqrt())
 
 
 def calibration_error(run: Run) -> float:
@@ -94,8 +101,10 @@ ONE: dict[str, Callable[[Run], float]] = {
     "diverged": lambda run: float(not run.is_ok),
     "parameters": lambda run: run.number("num_parameters"),
     "zero_weights": lambda run: run.number("zero_weights"),
+    "share_left_out": lambda run: run.number("acted.stochastic_depth"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
+    "gain_scale": gain_scale,
     "lesioned_error": lesioned_error,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
@@ -103,8 +112,9 @@ ONE: dict[str, Callable[[Run], float]] = {
     "train_mode_excess_error": train_mode_excess_error,
     "train_mode_change": train_mode_change,
     "eval_mode_change": eval_mode_change,
-    **histories.ONE,
     **probes.ONE,
+    **histories.ONE,
+    **units.ONE,
 }
 
 

@@ -1,5 +1,6 @@
 """Figures of how a run went over its epochs, from curves.csv and epochs.csv of the sweep."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -53,8 +54,16 @@ def over_epochs(run: Run) -> Iterator[tuple[float, float]]:
         yield float(epoch), errors[epoch]
 
 
+def gate_share(run: Run, column: str) -> float:
+    """An entropy of a mixture's gate at the last epoch, over its largest value: ln of the number of experts."""
+    last = run.history.epochs[run.cells["run_id"]][-1]
+    return float(last[column]) / math.log(run.number("model.experts"))
+
+
 ONE: dict[str, Callable[[Run], float]] = {
     "epochs_to_target": epochs_to_target,
     "climb_of_val_error": lambda run: climb(val_errors(run)),
     "second_descent_of_val_error": lambda run: second_descent(val_errors(run)),
+    "gate_entropy_share": lambda run: gate_share(run, "gate_entropy"),
+    "load_entropy_share": lambda run: gate_share(run, "gate_load_entropy"),
 }
