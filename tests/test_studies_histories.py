@@ -49,6 +49,13 @@ def test_a_target_is_reached_once_or_an_epoch_after_the_last(digits: Source, tmp
     assert figures.measured("epochs_to_target", [diverged]) == 4
 
 
+def test_a_run_that_diverged_in_its_first_epoch_has_no_curve(digits: Source, tmp_path: Path) -> None:
+    columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
+    records.replace(tmp_path / "curves.csv", records.table([columns, ["a", 0, 0, "val", 2.3, 0.1, ""]]))
+    run = Run({"run_id": "a"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    assert list(histories.over_epochs(run)) == []
+
+
 def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Path) -> None:
     """Two runs whose rows alternate; epoch 0 is before training and not shown."""
     rows = [

@@ -48,8 +48,10 @@ def _climbs(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def over_epochs(run: Run) -> Iterator[tuple[float, float]]:
-    """(epoch, val error) at 25 epochs, evenly on a logarithmic scale."""
+    """(epoch, val error) at 25 epochs, evenly on a logarithmic scale; of a run that diverged in its first, none."""
     errors = val_errors(run)
+    if len(errors) < 2:
+        return
     for epoch in np.unique(np.geomspace(1, len(errors) - 1, SHOWN).round().astype(int)):
         yield float(epoch), errors[epoch]
 
