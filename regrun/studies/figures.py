@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from regrun import ensembling
+from regrun.streams import generator
 from regrun.studies import paths, trends
 from regrun.studies.runs import Run
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 GOOD = 0.1  # val error below which a learning rate works
+NOISE = 0.5  # deviation, of the pixels' range
 
 
 def scale_per_layer(run: Run) -> float:
@@ -42,6 +44,13 @@ def calibration_error(run: Run) -> float:
     """Expected calibration error on test by the last weights, 15 bins (Guo et al. 2017)."""
     log_p = _outputs(run, run.network()).log_softmax(1).double().numpy()
     return ensembling.calibration_error(log_p, run.source.targets[run.source.test].numpy())
+
+
+def noisy_error(run: Run) -> float:
+    """Test error of images with Gaussian noise, of half of the pixels' range, on every pixel."""
+    inputs = run.source.inputs[run.source.test].float()
+    noise = torch.randn(inputs.shape, generator=generator(int(run.cells["seed"]), "test", "noise"))
+    return _error(run, _outputs(run, run.network(), inputs.add_(noise, alpha=NOISE * (run.source.top or 1.0))))
 
 
 def lesioned_error(run: Run) -> float:
@@ -73,9 +82,9 @@ def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
 
 
 @torch.no_grad()
-def _outputs(run: Run, network: "nn.Module") -> torch.Tensor:
-    """Logits on test."""
-    inputs = run.source.inputs[run.source.test]
+def _outputs(run: Run, network: "nn.Module", inputs: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits on test, or on other inputs."""
+    inputs = run.source.inputs[run.source.test] if inputs is None else inputs
     return torch.cat([network(part) for part in inputs.split(1000)])
 
 
@@ -104,6 +113,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "zero_weights": lambda run: run.number("zero_weights"),
     "unique_share": lambda run: run.number("train_unique"),
     "weight_norm": weight_norm,
+    "noisy_error": noisy_error,
     "lesioned_error": lesioned_error,
     "scale_per_layer": scale_per_layer,
     "unit_difference": unit_difference,
