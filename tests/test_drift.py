@@ -82,7 +82,7 @@ def test_inputs_of_layers_are_outputs_of_those_before(digits: Source) -> None:
 
 
 def test_noise_moves_the_inputs_that_batch_norm_holds(digits: Source) -> None:
-    run = s.Settings(model=s.Mlp(depth=3, width=16), optimizer=s.Sgd(lr=0.1), trainer=s.Trainer(epochs=2))
+    run = s.Settings(model=s.Mlp(depth=3, width=16), optimizer=s.Sgd(lr=0.1), trainer=s.Trainer(epochs=6))
     found = {(one.arm, one.figure): one.value for one in drift.covariate_shift(run, digits, 1, True) if not one.over}
     assert found["batch norm", "drift"] < 0.1 < 0.25 < found["noisy batch norm", "drift"] < 0.4
     assert max(found[arm, "test_error"] for arm in drift.ARMS) < 0.5  # chance is 0.9

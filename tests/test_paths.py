@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,27 @@ def test_a_table_of_standardized_columns_has_the_condition_of_their_correlations
     h = np.linalg.eigvalsh(np.corrcoef(source.inputs[chosen].numpy().T))
     assert found["standardized", "log10_condition"] == pytest.approx(math.log10(h[-1] / min(h[0], 1.0)), abs=1e-4)
     assert found["raw", "loss_left"] > 0.2 > 1e-6 > found["standardized", "loss_left"]
+
+
+class Watching(nn.Module):
+    """Says class 0, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x)
+        return torch.eye(10)[torch.zeros(len(x), dtype=torch.int64)]
+
+
+def test_noise_on_test_is_half_of_the_range_and_the_same_for_all_arms_of_a_seed(digits: Source) -> None:
+    watching, clean = Watching(), digits.inputs[digits.test].float()
+    run = a_run(digits, watching, 0.0)
+    runs = [replace(run, cells=run.cells | {"seed": seed}) for seed in ("1", "1", "2")]
+    expected = 1 - float((digits.targets[digits.test] == 0).double().mean())
+    assert [figures.noisy_error(one) for one in runs] == pytest.approx([expected] * 3)
+    first, again, other = (x - clean for x in watching.seen)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.std().item() == pytest.approx(0.5 * 16, rel=0.02) and abs(first.mean().item()) < 0.2
+    assert torch.equal(digits.inputs[digits.test].float(), clean)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,9 @@ def test_the_spread_over_settings_is_that_of_what_val_chooses_for_each(digits: S
         cells |= {"val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test), "val_loss_best": "1"}
         found.append(Run(cells, Path(), Layers(Path()), digits))
     assert figures.measured("spread_of_tuned_error", found) == pytest.approx(0.1)
+
+
+def test_figures_of_the_summary_are_its_cells(digits: Source) -> None:
+    (run,) = runs_of(digits, "model.width", {2: (0.1, 0.2)})
+    run = replace(run, cells=run.cells | {"oscillation": "0.25", "test_loss_last": "0.5", "train_loss_last": "0.3"})
+    assert [figures.ONE[name](run) for name in ("oscillation", "gap_loss")] == pytest.approx([0.25, 0.2])

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regrun.streams import generator
 from regrun.studies import equivalents
 from regrun.studies.runs import Run
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 SHIFT = 2  # pixels
+NOISE = 0.5  # deviation, of the pixels' range
 
 
 @torch.no_grad()
@@ -42,6 +44,13 @@ def shift_excess_error(run: Run) -> float:
     moves = [(-SHIFT, 0), (SHIFT, 0), (0, -SHIFT), (0, SHIFT)]
     moved = [error(run, outputs(run, network, shifted(images, down=d, right=r))) for d, r in moves]
     return float(np.mean(moved)) - error(run, outputs(run, network))
+
+
+def noisy_error(run: Run) -> float:
+    """Test error of images with Gaussian noise, of half of the pixels' range, on every pixel."""
+    inputs = run.source.inputs[run.source.test].float()
+    noise = torch.randn(inputs.shape, generator=generator(int(run.cells["seed"]), "test", "noise"))
+    return error(run, outputs(run, run.network(), inputs.add_(noise, alpha=NOISE * (run.source.top or 1.0))))
 
 
 def largest_deviation(run: Run) -> float:
@@ -98,6 +107,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "permuted_distance": permuted_distance,
     "log10_equal_settings": lambda run: equivalents.log10_count(run.network()),
     "shift_excess_error": shift_excess_error,
+    "noisy_error": noisy_error,
     "largest_deviation": largest_deviation,
     "nonzero_parameters": nonzero_parameters,
     "off_the_schedule": off_the_schedule,
