@@ -13,7 +13,7 @@ from torch import nn
 from regrun.data.sources import Source, load
 from regrun.models.export import Residual
 from regrun.settings import Settings, Sklearn, resolve
-from regrun.studies import figures, paths, quadratics
+from regrun.studies import figures, paths, probes, quadratics
 from regrun.studies.found import Found
 from regrun.studies.runs import Layers, Run
 
@@ -184,7 +184,7 @@ def test_noise_on_test_is_half_of_the_range_and_the_same_for_all_arms_of_a_seed(
     run = a_run(digits, watching, 0.0)
     runs = [replace(run, cells=run.cells | {"seed": seed}) for seed in ("1", "1", "2")]
     expected = 1 - float((digits.targets[digits.test] == 0).double().mean())
-    assert [figures.noisy_error(one) for one in runs] == pytest.approx([expected] * 3)
+    assert [probes.noisy_error(one) for one in runs] == pytest.approx([expected] * 3)
     first, again, other = (x - clean for x in watching.seen)
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.std().item() == pytest.approx(0.5 * 16, rel=0.02) and abs(first.mean().item()) < 0.2
