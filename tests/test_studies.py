@@ -18,6 +18,7 @@ from regrun.settings import Settings, resolve
 from regrun.studies import computed, design, errata, pages
 from regrun.studies.conduct import Done
 from regrun.studies.judge import judge
+from regrun.studies.pictures import picture
 from regrun.studies.plan import plan
 from regrun.studies.words import measured
 
@@ -244,6 +245,12 @@ def verdict_of(name: str) -> Done:
         for file, cls in pages.TABLES.items()
     ]
     return Done(design.find(name), tables[0][0], tables[1], tables[2])
+
+
+def test_a_picture_over_a_setting_has_no_arm_of_one_point() -> None:
+    own = verdict_of("capacity")
+    drawing = picture(own.study, own.figures)
+    assert drawing is not None and "all widths" in drawing.description and "width 16" not in drawing.description
 
 
 def test_errata_show_what_their_studies_measured() -> None:

@@ -96,7 +96,7 @@ def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:
     yield "where one lies outside of it, and inconclusive else. All of this stood in the study's file before it ran."
     yield from ("", "## Design", "", *_design(done), "")
     seeds = [figure.seed for figure in done.figures]
-    trained = f"{row.runs} runs, {row.diverged} diverged" if row.runs else "nothing is trained: it is computed"
+    trained = f"{row.runs} runs, {row.diverged} diverged" if row.runs else "no runs: it is computed"
     yield f"Seeds {min(seeds)} to {max(seeds)} ({row.seeds}), the same for all arms: they are paired; {trained}."
     if study.note:
         yield from ("", study.note)

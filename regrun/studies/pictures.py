@@ -34,7 +34,8 @@ def picture(study: Study, found: Sequence[StudyFigureRow]) -> Drawing | None:
     for row, value in values:
         assert row.over is not None
         lines[row.arm][row.over].append(value)
-    return over(study.name, title, lines, x=own.over, unit=unit)
+    longer = {arm: points for arm, points in lines.items() if len(points) > 1}
+    return over(study.name, title, longer or lines, x=own.over, unit=unit)
 
 
 def seeds(name: str, title: str, arms: dict[str, list[float]], *, unit: str) -> Drawing:
