@@ -265,6 +265,7 @@ def test_errata_show_what_their_studies_measured() -> None:
 
 
 @needs_mnist
+@pytest.mark.long
 def test_every_study_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study=all", "--dry-run", f"data.root={MNIST_ROOT}"]) == 0
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == design.names()
