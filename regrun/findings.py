@@ -215,7 +215,7 @@ class StudyRow:
     effect: str = column("its first check in words, and what it measured, with the 95 % interval")
     published: str = column("the published figures")
     paper: str = column("whose")
-    seconds: float = column("wall seconds")
+    seconds: float = column("wall seconds, of the longest where several commands came to it")
     device: str = column("the device's name; of a CPU its cores at hand and its kind")
     versions: str = column("Python, torch, regrun")
     date: str = column("the day on which it ended, UTC")

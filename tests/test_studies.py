@@ -100,10 +100,13 @@ def test_its_pages_say_what_its_tables_say(done: Path) -> None:
 
 
 def test_the_same_command_trains_nothing_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And has taken as long as when it did."""
+    told = pd.read_csv(done / "out" / "studies.csv").seconds.item()
     before = {path: path.stat().st_mtime_ns for path in (done / "out" / "runs").rglob("*.pt")}
     assert len(before) == 12 and study(done, "steps") == 0
     assert {path: path.stat().st_mtime_ns for path in (done / "out" / "runs").rglob("*.pt")} == before
     assert "12 finished before" in capsys.readouterr().out
+    assert pd.read_csv(done / "out" / "studies.csv").seconds.item() == told
 
 
 def test_another_study_in_the_folder_joins_the_tables(done: Path) -> None:

@@ -59,7 +59,7 @@ def conduct(planned: Planned, command: str) -> Done | int:
     if bad := [row for row in found if not math.isfinite(row.value)]:
         raise RunFailed(f"study {study.name}: {bad[0].figure} of {bad[0].arm}, seed {bad[0].seed}, has no value")
     verdict, checks = judge(study.name, study.checks, _by_arm(found))
-    row = _row(planned, verdict, checks[0], list(runs.values()), time.monotonic() - start, command)
+    row = _row(planned, verdict, checks[0], list(runs.values()), _seconds(planned, time.monotonic() - start), command)
     done = Done(study, row, checks, found)
     _write(planned, done)
     return done
@@ -147,6 +147,12 @@ def _row(
         date=datetime.now(UTC).date().isoformat(),
         command=command,
     )
+
+
+def _seconds(planned: Planned, own: float) -> float:
+    """Of the command that trained the runs: judging anew what is there already takes next to none."""
+    path = planned.root / VERDICT
+    return max([own, *(float(row["seconds"]) for row in foreign.rows(path))]) if path.is_file() else own
 
 
 def _machine(device: torch.device) -> str:
