@@ -15,7 +15,7 @@ from regrun.models.export import Residual
 from regrun.settings import Settings, Sklearn, resolve
 from regrun.studies import figures, paths, probes, quadratics
 from regrun.studies.found import Found
-from regrun.studies.runs import Layers, Run
+from regrun.studies.runs import Run, Tables
 
 Figures = dict[tuple[str, str], float]
 
@@ -90,7 +90,7 @@ class Known(Run):
 
 def a_run(source: Source, network: nn.Module, error: float) -> Run:
     cells = {"network": network, "status": "ok", "test_accuracy_last": str(1 - error)}
-    return Known(cells, Path(), Layers(Path()), source)  # type: ignore[arg-type]
+    return Known(cells, Path(), Tables(Path()), source)  # type: ignore[arg-type]
 
 
 class Constant(nn.Module):
@@ -138,7 +138,7 @@ def test_what_is_kept_is_the_best_where_a_rule_may_stop(digits: Source, rule: st
     stopping = "trainer.early_stopping."
     cells = {"status": "ok", "test_accuracy_last": "0.7", "test_accuracy_best": "0.8"}
     cells |= {f"{stopping}rule": rule, f"{stopping}patience": patience}
-    run = Run(cells, Path(), Layers(Path()), digits)
+    run = Run(cells, Path(), Tables(Path()), digits)
     assert figures.measured("kept_error", [run]) == pytest.approx(error)
 
 

@@ -153,6 +153,19 @@ def test_another_profile_takes_another_folder(done: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("regrun: hydra.sweep.dir: has another plan, got ")
 
 
+def test_every_run_of_an_arm_is_done_with_each_trial(tmp_path: Path) -> None:
+    """A trial may be a grid; of two that are one run, the run is there once."""
+    write(
+        tmp_path, "tried", expected="reproduced", arms=f"trials: [[], [reg.l2.value=0], ['reg.l2.value=1,2']]\n{DESIGN}"
+    )
+    own = plan(design.find("tried", tmp_path), "quick", [], tmp_path / "x", {})
+    assert {arm: {len(set(ids)) for ids in by.values()} for arm, by in own.arms.items()} == {
+        "no step": {3},
+        "steps": {6},
+    }
+    assert len(own.runs) == 4 * 9
+
+
 def test_full_takes_other_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, "steps", expected="reproduced")
     found = design.find("steps", tmp_path)
@@ -177,6 +190,9 @@ def test_full_takes_other_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("share: test", "shore: test", "study bad: checks[1]: must have one of share, mean"),
         ("quick: 4", "quick: few", "study bad: seeds: quick: must be a number of seeds, got 'few'"),
         ("optimizer.lr=0]", "optimizer.lrr=0]", "study bad: optimizer.lrr: no such key; did you mean optimizer.lr"),
+        ("picture:", "trials: 3\npicture:", "study bad: trials: must be a list, got 3"),
+        ("picture:", "trials: [[optimizer.lrr=1]]\npicture:", "study bad: optimizer.lrr: no such key; did you mean"),
+        ("mean: test_error", "median: test_error", "study bad: checks[2]: of: median takes at least 6 arms, got"),
         ("arms:", "arms: &a", None),
         ("picture:", "note: *a\npicture:", "is no YAML file"),
         ("setup: [", "setup: {", "is no YAML file"),

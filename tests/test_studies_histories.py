@@ -11,7 +11,7 @@ from test_studies import DESIGN, study, write
 from regrun import records
 from regrun.data.sources import Source
 from regrun.studies import figures, histories
-from regrun.studies.runs import History, Layers, Run
+from regrun.studies.runs import Run, Tables
 
 FALLS_RISES_FALLS = [0.9, *5 * [0.3], *6 * [0.8], *5 * [0.4]]
 
@@ -41,8 +41,8 @@ def test_a_target_is_reached_once_or_an_epoch_after_the_last(digits: Source, tmp
     rows = [[run, epoch, 0, "val", 0.0, 1 - e, ""] for run, errors in curves.items() for epoch, e in enumerate(errors)]
     columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
     records.replace(tmp_path / "curves.csv", records.table([columns, *rows]))
-    history, cells = History(tmp_path), {"trainer.epochs": "3", "status": "ok"}
-    a, b, c = (Run(cells | {"run_id": i}, tmp_path, Layers(tmp_path), digits, history) for i in curves)
+    tables, cells = Tables(tmp_path), {"trainer.epochs": "3", "status": "ok"}
+    a, b, c = (Run(cells | {"run_id": i}, tmp_path, tables, digits) for i in curves)
     assert [figures.measured("epochs_to_target", [run]) for run in (a, b)] == [2, 4]
     assert figures.measured("fewest_epochs_to_target", [b, a]) == 2
     diverged = replace(c, cells=c.cells | {"status": "diverged"})
@@ -52,7 +52,7 @@ def test_a_target_is_reached_once_or_an_epoch_after_the_last(digits: Source, tmp
 def test_a_run_that_diverged_in_its_first_epoch_has_no_curve(digits: Source, tmp_path: Path) -> None:
     columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
     records.replace(tmp_path / "curves.csv", records.table([columns, ["a", 0, 0, "val", 2.3, 0.1, ""]]))
-    run = Run({"run_id": "a"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    run = Run({"run_id": "a"}, tmp_path, Tables(tmp_path), digits)
     assert list(histories.over_epochs(run)) == []
 
 
@@ -66,7 +66,7 @@ def test_errors_are_those_of_the_run_and_the_split(digits: Source, tmp_path: Pat
     ]
     columns = ["run_id", "epoch", "step", "split", "loss", "accuracy", "r2"]
     records.replace(tmp_path / "curves.csv", records.table([columns, *rows]))
-    a, b = (Run({"run_id": i}, tmp_path, Layers(tmp_path), digits, History(tmp_path)) for i in "ab")
+    a, b = (Run({"run_id": i}, tmp_path, Tables(tmp_path), digits) for i in "ab")
     assert histories.val_errors(a) == pytest.approx(FALLS_RISES_FALLS)
     assert figures.measured("second_descent_of_val_error", [a]) == pytest.approx(0.4)
     assert figures.measured("climb_of_val_error", [b]) == pytest.approx(0)
@@ -79,7 +79,7 @@ def test_a_gates_entropies_are_those_of_the_last_epoch_over_the_largest(digits: 
     rows = [["a", epoch, gate, load] for epoch, gate, load in ((1, 1.0, 1.0), (2, math.log(2), math.log(4)))]
     columns = ["run_id", "epoch", "gate_entropy", "gate_load_entropy"]
     records.replace(tmp_path / "epochs.csv", records.table([columns, *rows]))
-    run = Run({"run_id": "a", "model.experts": "4"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    run = Run({"run_id": "a", "model.experts": "4"}, tmp_path, Tables(tmp_path), digits)
     assert figures.measured("gate_entropy_share", [run]) == pytest.approx(0.5)
     assert figures.measured("load_entropy_share", [run]) == pytest.approx(1)
 

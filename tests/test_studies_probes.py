@@ -13,7 +13,7 @@ from regrun.demos import symmetry
 from regrun.models.export import Residual
 from regrun.settings import Settings, Sine, resolve
 from regrun.studies import equivalents, kinks, probes
-from regrun.studies.runs import History, Layers, Run
+from regrun.studies.runs import Run, Tables
 
 
 class Known(Run):
@@ -24,7 +24,7 @@ class Known(Run):
 
 
 def a_run(source: Source, network: nn.Module, seed: int = 3) -> Run:
-    return Known({"network": network, "seed": str(seed)}, Path(), Layers(Path()), source)  # type: ignore[arg-type]
+    return Known({"network": network, "seed": str(seed)}, Path(), Tables(Path()), source)  # type: ignore[arg-type]
 
 
 def mlp(activation: type[nn.Module]) -> nn.Sequential:
@@ -123,9 +123,9 @@ def test_the_history_of_a_run_is_read_from_its_sweeps_tables(digits: Source, tmp
     curves = "run_id,epoch,step,split,loss,accuracy,r2\na,0,0,train,2.5,0.1,\na,0,0,val,2.6,0.1,\nb,0,0,train,9,0.1,\n"
     (tmp_path / "curves.csv").write_text(curves)
     (tmp_path / "epochs.csv").write_text("run_id,epoch,lr_first\na,1,0.1\nb,1,0.3\na,2,0.05\n")
-    run = Run({"run_id": "a"}, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    run = Run({"run_id": "a"}, tmp_path, Tables(tmp_path), digits)
     assert probes.first_loss(run) == 2.5
-    assert [row["lr_first"] for row in run.history.epochs["a"]] == ["0.1", "0.05"]
+    assert [row["lr_first"] for row in run.tables.epochs["a"]] == ["0.1", "0.05"]
 
 
 def test_the_largest_deviation_is_over_test_points() -> None:
@@ -186,5 +186,5 @@ def test_rates_are_held_against_the_formula(
     rows = [f"a,{i},{2 * i},{first},{last}" for i, (first, last) in enumerate(rates, start=1)]
     (tmp_path / "epochs.csv").write_text("\n".join(["run_id,epoch,step,lr_first,lr_last", *rows]) + "\n")
     cells = {"run_id": "a", "optimizer.lr": "1", "scheduler.k": str(math.log(2)), "scheduler.interval": interval}
-    run = Run(cells, tmp_path, Layers(tmp_path), digits, History(tmp_path))
+    run = Run(cells, tmp_path, Tables(tmp_path), digits)
     assert probes.off_the_schedule(run) == pytest.approx(off, abs=1e-12)

@@ -20,7 +20,7 @@ from regrun.settings import Reg, Settings, resolve
 from regrun.studies import depths, design, figures, trends
 from regrun.studies.depths import Layer
 from regrun.studies.found import Found
-from regrun.studies.runs import Layers, Run
+from regrun.studies.runs import Run, Tables
 
 
 def runs_of(source: Source, column: str, errors: dict[float, tuple[float, float]], status: str = "ok") -> list[Run]:
@@ -29,7 +29,7 @@ def runs_of(source: Source, column: str, errors: dict[float, tuple[float, float]
     for at, (train, val) in errors.items():
         cells = dict.fromkeys(trends.LADDER, "none") | {column: str(at), "status": status}
         cells |= {f"{split}_accuracy_last": str(1 - e) for split, e in (("train", train), ("val", val), ("test", val))}
-        found.append(Run(cells, Path(), Layers(Path()), source))
+        found.append(Run(cells, Path(), Tables(Path()), source))
     return found
 
 
@@ -61,8 +61,8 @@ def test_gains_of_cocktails_are_by_what_val_chooses(digits: Source) -> None:
     runs = []
     for regs, val, loss, test in rows:
         cells = {"status": "ok", "val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test)}
-        runs.append(Run(none | regs | cells | {"val_loss_best": str(loss)}, Path(), Layers(Path()), digits))
-    runs.append(Run(none | several | {"status": "diverged", "val_loss_best": "none"}, Path(), Layers(Path()), digits))
+        runs.append(Run(none | regs | cells | {"val_loss_best": str(loss)}, Path(), Tables(Path()), digits))
+    runs.append(Run(none | several | {"status": "diverged", "val_loss_best": "none"}, Path(), Tables(Path()), digits))
     assert [run.regularizers for run in runs] == [0, 1, 1, 3, 3]
     assert figures.measured("single_gain", runs) == pytest.approx(0.15)
     assert figures.measured("cocktail_gain", runs) == pytest.approx(0)
@@ -93,7 +93,7 @@ def cocktail(at: NDArray[np.float64]) -> list[str]:
 
 def test_what_a_mean_of_passes_gains_is_against_the_same_weights(digits: Source) -> None:
     cells = {"status": "ok", "test_accuracy_best": "0.9", "test_accuracy_last": "0.2", "test_accuracy_mc": "0.93"}
-    run = Run(cells | {"test_loss_mc": "0.3", "test_loss_best": "0.2"}, Path(), Layers(Path()), digits)
+    run = Run(cells | {"test_loss_mc": "0.3", "test_loss_best": "0.2"}, Path(), Tables(Path()), digits)
     assert figures.measured("mc_gain", [run]) == pytest.approx(0.03)
     assert figures.measured("mc_loss_ratio", [run]) == pytest.approx(1.5)
 
@@ -166,7 +166,7 @@ def test_the_spread_over_settings_is_that_of_what_val_chooses_for_each(digits: S
     for std, val, test in ((0.1, 0.25, 0.3), (0.1, 0.4, 0.1), (1.0, 0.9, 0.9), (1.0, 0.1, 0.2)):
         cells = dict.fromkeys(trends.LADDER, "none") | {"model.init.std": str(std), "status": "ok"}
         cells |= {"val_accuracy_best": str(1 - val), "test_accuracy_best": str(1 - test), "val_loss_best": "1"}
-        found.append(Run(cells, Path(), Layers(Path()), digits))
+        found.append(Run(cells, Path(), Tables(Path()), digits))
     assert figures.measured("spread_of_tuned_error", found) == pytest.approx(0.1)
 
 

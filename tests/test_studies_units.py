@@ -10,7 +10,7 @@ from torch import nn
 
 from regrun.data.sources import Source
 from regrun.studies import figures, units
-from regrun.studies.runs import Layers, Run
+from regrun.studies.runs import Run, Tables
 
 
 def test_correlations_are_absolute_and_leave_constants_out() -> None:
@@ -55,7 +55,7 @@ def test_figures_are_of_the_first_and_the_last_hidden_layer(digits: Source) -> N
         second.weight[:, 0] = torch.tensor([1.0, -1.0])
         second.bias[:] = torch.tensor([0.0, 100.0])
     network = nn.Sequential(Floats(), nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), output)
-    run = Known({"network": network}, Path(), Layers(Path()), digits)  # type: ignore[dict-item]
+    run = Known({"network": network}, Path(), Tables(Path()), digits)  # type: ignore[dict-item]
     assert figures.measured("first_correlation", [run]) == pytest.approx(1, abs=1e-6)
     assert figures.measured("last_correlation", [run]) == pytest.approx(1, abs=1e-6)
     assert math.isclose(figures.measured("silent_share", [run]), (1 / 3 + 0) / 2)

@@ -13,8 +13,6 @@ from regrun.settings import Data
 
 SHARE = 0.5  # of a GPU's free memory that inputs may fill: the rest is for weights, activations and workspaces
 PATIENCE = 60.0  # seconds that a process may take for a batch before it counts as hanging
-
-
 LOST = "RuntimeError: DataLoader "  # what torch raises where a process died or hangs: type and first words
 
 

@@ -24,7 +24,7 @@ from regrun.studies.design import Study
 from regrun.studies.found import Found
 from regrun.studies.judge import Figures, judge
 from regrun.studies.plan import Planned
-from regrun.studies.runs import History, Layers, Run
+from regrun.studies.runs import Run, Tables
 from regrun.studies.words import measured
 
 VERDICT = "verdict.csv"
@@ -87,14 +87,14 @@ def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
 
 def _ended(planned: Planned) -> dict[str, Run]:
     """Every run by run_id. Raises RunFailed where one has not ended well enough to be measured."""
-    root, layers, history = planned.root, Layers(planned.root), History(planned.root)
+    root, tables = planned.root, Tables(planned.root)
     cells = {row["run_id"]: row for row in collect.finished(root)}
     if missing := set(planned.runs) - set(cells):
         raise RunFailed(
             f"study {planned.study.name}: {len(missing)} of {len(planned.runs)} runs have failed, so there is no "
             f"verdict; {root / 'summary.csv'} says why, and the same command tries them again"
         )
-    return {i: Run(cells[i], p.job.folder, layers, p.source, history) for i, p in planned.runs.items()}
+    return {i: Run(cells[i], p.job.folder, tables, p.source) for i, p in planned.runs.items()}
 
 
 def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Found]]:

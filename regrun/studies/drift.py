@@ -52,7 +52,7 @@ class Noise(Op):
 def covariate_shift(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
     """Test error, and what a step does to the layers, without and with batch norm, and with noise after it.
 
-    test_error, drift: at the learning rate that val chooses of five. drift: by how much a step changes the mean input
+    test_error, drift: at the learning rate that val chooses of four. drift: by how much a step changes the mean input
     of the layers after the first one, root mean square over units, relative to their deviation over 256 examples, mean
     over layers and steps. gradient_shift: the same of the gradient by a layer's weights if only the layers before it
     make their step, relative to its norm; at the learning rate of 0.1.

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from regrun import ensembling
-from regrun.studies import cocktails, histories, paths, probes, trends, units
-from regrun.studies.probes import error as _error
-from regrun.studies.probes import outputs as _outputs
+from regrun.studies import cocktails, equivalents, histories, paths, probes, trends, units
+from regrun.studies.probes import error, outputs
 from regrun.studies.runs import Run
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 def scale_per_layer(run: Run) -> float:
     """By what a hidden layer multiplies the scale (root mean square) of activations before training, mean of all."""
-    scales = [float(row["activation_rms"]) for row in run.layers.by_run[run.cells["run_id"]][:-1]]
+    scales = [float(row["activation_rms"]) for row in run.tables.layers[run.cells["run_id"]][:-1]]
     return (scales[-1] / scales[0]) ** (1 / (len(scales) - 1)) if scales[-1] > 0 else 0.0
 
 
@@ -48,19 +47,19 @@ def gain_scale(run: Run) -> float:
 
 def calibration_error(run: Run) -> float:
     """Expected calibration error on test by the last weights, 15 bins (Guo et al. 2017)."""
-    log_p = _outputs(run, run.network()).log_softmax(1).double().numpy()
+    log_p = outputs(run, run.network()).log_softmax(1).double().numpy()
     return ensembling.calibration_error(log_p, run.source.targets[run.source.test].numpy())
 
 
 def lesioned_error(run: Run) -> float:
     """Test error without one of the blocks, mean over which."""
-    return float(np.mean([_error(run, _outputs(run, one)) for one in paths.lesioned(run.network())]))
+    return float(np.mean([error(run, outputs(run, one)) for one in paths.lesioned(run.network())]))
 
 
 def train_mode_excess_error(run: Run) -> float:
     """By how much test error is higher where nobody has called eval()."""
     torch.manual_seed(int(run.cells["seed"]))
-    return _error(run, _outputs(run, run.network().train())) - _error(run, _outputs(run, run.network()))
+    return error(run, outputs(run, run.network().train())) - error(run, outputs(run, run.network()))
 
 
 def train_mode_change(run: Run) -> float:
@@ -71,12 +70,12 @@ def train_mode_change(run: Run) -> float:
 def eval_mode_change(run: Run) -> float:
     """The largest difference between the logits of two evaluations in eval mode."""
     network = run.network()
-    return float((_outputs(run, network) - _outputs(run, network)).abs().max())
+    return float((outputs(run, network) - outputs(run, network)).abs().max())
 
 
 def _change(run: Run, network: Callable[[], "nn.Module"]) -> float:
     torch.manual_seed(int(run.cells["seed"]))
-    first, second = (_outputs(run, network()).argmax(1) for _ in range(2))
+    first, second = (outputs(run, network()).argmax(1) for _ in range(2))
     return float((first != second).double().mean())
 
 
@@ -121,7 +120,7 @@ ONE: dict[str, Callable[[Run], float]] = {
 def highest_lr(runs: Sequence[Run]) -> float:
     """The highest learning rate whose lowest val error is below 10 %; a third of the lowest one tried if none is."""
     rates = {run.number("optimizer.lr"): run.error("val", "best") for run in runs}
-    return max((lr for lr, error in rates.items() if error < histories.GOOD), default=min(rates) / 3)
+    return max((lr for lr, lowest in rates.items() if lowest < histories.GOOD), default=min(rates) / 3)
 
 
 def spread_of_tuned_error(runs: Sequence[Run]) -> float:
@@ -135,10 +134,7 @@ def spread_of_tuned_error(runs: Sequence[Run]) -> float:
 
 def weight_distance(runs: Sequence[Run]) -> float:
     """Distance between the last weights of the first two runs, relative to the first one's norm."""
-    first, second = (
-        np.concatenate([w.detach().double().numpy().ravel() for w in run.network().parameters()]) for run in runs[:2]
-    )
-    return float(np.linalg.norm(first - second) / np.linalg.norm(first))
+    return equivalents.distance(runs[0].network(), runs[1].network())
 
 
 def member_error(runs: Sequence[Run]) -> float:
@@ -148,8 +144,8 @@ def member_error(runs: Sequence[Run]) -> float:
 
 def ensemble_error(runs: Sequence[Run]) -> float:
     """Test error of the mean of the runs' probabilities, by their last weights."""
-    p = torch.stack([_outputs(run, run.network()).softmax(1) for run in runs]).mean(0)
-    return _error(runs[0], p)
+    p = torch.stack([outputs(run, run.network()).softmax(1) for run in runs]).mean(0)
+    return error(runs[0], p)
 
 
 SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {

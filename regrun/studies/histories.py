@@ -15,7 +15,7 @@ GOOD = 0.1  # val error that tells what works
 
 def val_errors(run: Run) -> Sequence[float]:
     """1 - accuracy on val of each epoch; that before training is the first."""
-    return run.history.errors[run.cells["run_id"], "val"]
+    return [1 - float(row["accuracy"]) for row in run.tables.curves[run.cells["run_id"], "val"]]
 
 
 def smoothed(values: Sequence[float]) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ def over_epochs(run: Run) -> Iterator[tuple[float, float]]:
 
 def gate_share(run: Run, column: str) -> float:
     """An entropy of a mixture's gate at the last epoch, over its largest value: ln of the number of experts."""
-    last = run.history.epochs[run.cells["run_id"]][-1]
+    last = run.tables.epochs[run.cells["run_id"]][-1]
     return float(last[column]) / math.log(run.number("model.experts"))
 
 

@@ -93,7 +93,8 @@ def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:
         "",
         "The claim is reproduced where every check's whole interval lies in what is claimed, not reproduced",
     )
-    yield "where one lies outside of it, and inconclusive else. All of this stood in the study's file before it ran."
+    yield "where one lies outside of it, and inconclusive else. What must be seen and which verdict is expected stood"
+    yield "in the study's file before it ran; a note below says so where a bound was changed later."
     yield from ("", "## Design", "", *_design(done), "")
     seeds = [figure.seed for figure in done.figures]
     trained = f"{row.runs} runs, {row.diverged} diverged" if row.runs else "no runs: it is computed"

@@ -66,13 +66,13 @@ def nonzero_parameters(run: Run) -> float:
 
 def first_loss(run: Run) -> float:
     """Loss on train before the first step, nats."""
-    return run.history.losses[run.cells["run_id"], "train", 0]
+    return float(run.tables.curves[run.cells["run_id"], "train"][0]["loss"])
 
 
 def off_the_schedule(run: Run) -> float:
     """The largest relative difference of the first and last rates of epochs to lr e^(-k t) of an exponential decay."""
     lr, k, before, off = run.number("optimizer.lr"), run.number("scheduler.k"), 0, list[float]()
-    for number, row in enumerate(run.history.epochs[run.cells["run_id"]]):
+    for number, row in enumerate(run.tables.epochs[run.cells["run_id"]]):
         first, last = before, int(row["step"]) - 1
         before = last + 1
         times = (first, last) if run.cells["scheduler.interval"] == "step" else (number, number)

@@ -1,10 +1,10 @@
-"""A study's run that has ended: its row of summary.csv, its layers and its history, its weights."""
+"""A study's run that has ended: its row of summary.csv, its sweep's other tables, its weights."""
 
 import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,40 +17,27 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Layers:
-    """layers.csv of a sweep before training, read when somebody asks."""
-
-    def __init__(self, root: Path) -> None:
-        self.path = root / "layers.csv"
-
-    @functools.cached_property
-    def by_run(self) -> Mapping[str, Sequence[Cells]]:
-        """run_id -> the rows of epoch 0, from input to output."""
-        found: dict[str, list[Cells]] = defaultdict(list)
-        for row in foreign.rows(self.path):
-            if row["epoch"] == "0":
-                found[row["run_id"]].append(row)
-        return found
-
-
-class History:
-    """curves.csv and epochs.csv of a sweep, read when somebody asks."""
+class Tables:
+    """layers.csv, curves.csv and epochs.csv of a sweep, each read when somebody asks."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @functools.cached_property
-    def losses(self) -> Mapping[tuple[str, str, int], float]:
-        """(run_id, split, epoch) -> loss; epoch 0 is before training."""
-        rows = foreign.rows(self.root / "curves.csv")
-        return {(row["run_id"], row["split"], int(row["epoch"])): float(row["loss"]) for row in rows}
+    def layers(self) -> Mapping[str, Sequence[Cells]]:
+        """run_id -> the rows before training, from input to output."""
+        found: dict[str, list[Cells]] = defaultdict(list)
+        for row in foreign.rows(self.root / "layers.csv"):
+            if row["epoch"] == "0":
+                found[row["run_id"]].append(row)
+        return found
 
     @functools.cached_property
-    def errors(self) -> Mapping[tuple[str, str], Sequence[float]]:
-        """(run_id, split) -> 1 - accuracy of each epoch in order, that before training at 0."""
-        found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    def curves(self) -> Mapping[tuple[str, str], Sequence[Cells]]:
+        """(run_id, split) -> a row for each epoch, in order; the first is before training."""
+        found: dict[tuple[str, str], list[Cells]] = defaultdict(list)
         for row in foreign.rows(self.root / "curves.csv"):
-            found[row["run_id"], row["split"]].append(1 - float(row["accuracy"]))
+            found[row["run_id"], row["split"]].append(row)
         return found
 
     @functools.cached_property
@@ -64,13 +51,12 @@ class History:
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended: its row of summary.csv, the folder of its weights, its data."""
+    """A run that has ended: its row of summary.csv, the folder of its weights, its sweep's other tables, its data."""
 
     cells: Cells
     folder: Path
-    layers: Layers
+    tables: Tables
     source: Source
-    history: History = field(default_factory=lambda: History(Path()))
 
     @property
     def is_ok(self) -> bool:
