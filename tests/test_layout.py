@@ -47,8 +47,9 @@ LAYERS = [
     "sweep",
     "studies studies.design studies.judge studies.words studies.pictures studies.runs studies.found studies.trends "
     "studies.cocktails studies.histories studies.depths studies.quadratics studies.paths studies.shards "
-    "studies.drift studies.kinks studies.steps studies.sparse studies.tradeoff studies.equivalents studies.probes "
-    "studies.units studies.figures studies.computed studies.plan studies.conduct studies.errata studies.pages "
+    "studies.watched studies.drift studies.landscape studies.kinks studies.steps studies.sparse studies.tradeoff "
+    "studies.equivalents studies.probes studies.units studies.figures studies.computed studies.plan studies.conduct "
+    "studies.errata studies.pages "
     "studies.command",
     "verbs",
     "cli __main__",

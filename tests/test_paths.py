@@ -66,6 +66,33 @@ def test_momentum_takes_about_the_root_of_the_condition(digits: Source) -> None:
     assert found["two wells, plain", "left_share"] == 0 < found["two wells, momentum 0.9", "left_share"]
 
 
+@pytest.mark.parametrize("kind", ["momentum", "nesterov"])
+@pytest.mark.parametrize("lr", [0.1, 2.0])
+def test_places_on_a_parabola_are_those_of_torch(kind: str, lr: float) -> None:
+    w, expected = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True), []
+    sgd = torch.optim.SGD([w], lr=lr, momentum=0.9, nesterov=kind == "nesterov")
+    for _ in range(100):
+        sgd.zero_grad()
+        (w**2 / 2).backward()
+        sgd.step()
+        expected.append(w.item() / -3)
+    start = torch.full((1, 1), -3.0, dtype=torch.float64)
+    found = quadratics.parabola(start, lr=lr, kind=kind)
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-7)  # its rates are float32
+
+
+def test_the_heavy_ball_stands_rates_by_which_nesterovs_grows(digits: Source) -> None:
+    """Roots of z^2 - (1 + m - a) z + m have the size sqrt m; those of z^2 - (1 + m)(1 - a) z + m (1 - a) do not."""
+    found = by_arm(quadratics.nesterov(resolve(Settings()), digits, 1, True))
+    growth = {"heavy ball": math.sqrt(0.9), "Nesterov": max(abs(np.roots([1, 1.9, -0.9])))}
+    for arm, factor in growth.items():
+        assert found[arm, "log10_left"] == pytest.approx(100 * math.log10(factor), abs=1)
+    assert 0 < found["Nesterov", "overshoot"] < found["heavy ball", "overshoot"] < 1
+    heavy, other = 2 / (1 + math.sqrt(1000)), 2 / math.sqrt(3001)  # what a step takes off at best
+    in_the_end = math.log(1 - heavy) / math.log(1 - other)  # before, the heavy ball gains by t (1 - heavy)^t only
+    assert 1.1 < found["Nesterov", "steps"] / found["heavy ball", "steps"] < in_the_end
+
+
 def test_where_nothing_curves_a_filter_has_its_limit() -> None:
     """(1 - (1 - lr h)^t) / h is lr t at h = 0."""
     h = np.array([0.0, 1e-6, 1.0])

@@ -94,7 +94,7 @@ def test_its_pages_say_what_its_tables_say(done: Path) -> None:
     page, index, html = ((out / name).read_text() for name in ("steps.md", "README.md", "studies.html"))
     for text in (page, html):
         assert "A network that takes no step learns nothing." in text and "REPRODUCED, as expected" in text
-    assert "| steps learn | 100.00 % [51.01, 100.00] | above 50.00 % | 4 | holds |" in page
+    assert "| steps learn | 4 of 4 seeds, 100.00 % [51.01, 100.00] | above 50.00 % | 4 | holds |" in page
     assert "![" in page and "(steps.svg)" in page and (out / "steps.svg").read_text().startswith("<svg ")
     assert "[A network that takes no step learns nothing.](steps.md) | reproduced | reproduced |" in index
 

@@ -188,3 +188,17 @@ def test_rates_are_held_against_the_formula(
     cells = {"run_id": "a", "optimizer.lr": "1", "scheduler.k": str(math.log(2)), "scheduler.interval": interval}
     run = Run(cells, tmp_path, Tables(tmp_path), digits)
     assert probes.off_the_schedule(run) == pytest.approx(off, abs=1e-12)
+
+
+def test_variation_is_the_way_up_and_down() -> None:
+    """Of |3 (x - 0.5)| from a to b it is 3 (b - a), in whatever order test is."""
+    source = load(Sine(samples=200))
+    network = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        network[0].bias.copy_(torch.tensor([-0.5, 0.5]))
+        network[2].weight.fill_(3.0)
+    x = source.inputs[source.test]
+    expected = 3 * float(x.max() - x.min())
+    found = probes.variation(a_run(source, network))
+    assert expected - 0.2 < found <= expected + 1e-5  # no point lies at the kink

@@ -1,6 +1,7 @@
 """Figures over a setting that an arm varies, and signals through untrained networks, against what they must be."""
 
 import dataclasses
+import itertools
 import math
 import warnings
 from dataclasses import replace
@@ -51,6 +52,13 @@ def test_a_spread_a_rise_and_the_choice_of_val(digits: Source) -> None:
 def test_a_run_that_diverged_has_an_error_of_1_and_no_gap(digits: Source) -> None:
     (run,) = runs_of(digits, "model.width", {2: (0.1, 0.2)}, status="diverged")
     assert (figures.ONE["diverged"](run), figures.ONE["gap"](run), run.error("test", "last")) == (1.0, 0.0, 1.0)
+
+
+def test_what_val_chooses_is_judged_by_both(digits: Source) -> None:
+    runs = runs_of(digits, "model.width", {1: (0.0, 0.3), 2: (0.1, 0.2), 3: (0.0, 0.2)})
+    runs[1] = replace(runs[1], cells=runs[1].cells | {"test_accuracy_last": "0.65"})
+    assert figures.measured("chosen_error", runs) == pytest.approx(0.35)  # the first of those with 0.2
+    assert figures.measured("chosen_optimism_gap", runs) == pytest.approx(0.15)
 
 
 def test_gains_of_cocktails_are_by_what_val_chooses(digits: Source) -> None:
@@ -140,6 +148,37 @@ def test_no_sigmoid_network_exceeds_its_bound(digits: Source) -> None:
     ends = {(own.arm, own.figure): own.value for own in found("gradients", digits) if own.over is None}
     assert 0 < ends["sigmoid, Xavier", "share_of_bound"] < 1 and 0 < ends["sigmoid, 4 x Xavier", "share_of_bound"] < 1
     assert ends["relu, He", "share_of_bound"] > 1  # which is no bound for it
+
+
+def test_skips_add_one_to_what_each_pair_of_layers_leaves() -> None:
+    """One unit a layer and positive weights, so that ReLUs are the identity: the product of a b, or of 1 + a b."""
+    weights = [0.5, 0.8, 1.5, 0.1]
+    chain = [Layer(torch.full((1, 1), w).double(), torch.zeros(1).double()) for w in (1.0, *weights)]
+    head = Layer(torch.tensor([[1.0], [-2.0]]).double(), torch.zeros(2).double())
+    x, targets = torch.full((1, 1), 0.3, dtype=torch.float64), torch.tensor([1])
+    for skips, expected in ((False, 0.4 * 0.15), (True, 1.4 * 1.15)):
+        first, last = depths.end_gradients([*chain, head], x, targets, skips=skips)
+        assert float(first / last) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_by_skips_are_of_the_last_ones_size(digits: Source) -> None:
+    ends = {(own.arm, own.figure): own.value for own in found("skip_gradients", digits) if own.over is None}
+    assert ends["plain", "log10_gradient_ratio"] < -30 and -0.5 < ends["skips", "log10_gradient_ratio"] < 1
+    assert ends["plain", "gradient_factor"] == pytest.approx(10 ** (ends["plain", "log10_gradient_ratio"] / 100))
+    straight = 10 ** -ends["skips", "log10_gradient_ratio"]  # its share, where all else is at right angles to it
+    assert ends["skips", "direct_cosine"] == pytest.approx(straight, rel=0.2) and ends["skips", "direct_cosine"] > 0.3
+    assert abs(ends["plain", "direct_cosine"]) < 0.3
+
+
+def test_fans_keep_the_signal_or_the_gradient(digits: Source) -> None:
+    """Each layer multiplies squares by fan-in 2 / fan / 2 forward and by fan-out 2 / fan / 2 back."""
+    ends = {(own.arm, own.figure): own.value for own in found("fan_modes", digits) if own.over is None}
+    pairs = list(itertools.pairwise(depths.NARROWER))
+    fans = {"fan-in": lambda a, b: a, "fan-out": lambda a, b: b, "their mean": lambda a, b: (a + b) / 2}
+    for arm, fan in fans.items():
+        for figure, of in (("log2_signal", 0), ("log2_gradient", 1)):
+            expected = sum(math.log2(pair[of] / fan(*pair)) for pair in pairs) / 2
+            assert ends[arm, figure] == pytest.approx(expected, abs=0.6), (arm, figure)
 
 
 def test_signals_have_the_scale_of_their_initialization(digits: Source) -> None:

@@ -12,7 +12,7 @@ from regrun import settings as s
 from regrun.data.sources import Source
 from regrun.demos import dropout
 from regrun.settings import Settings
-from regrun.studies import depths, drift, kinks, paths, quadratics, shards, sparse, steps, tradeoff
+from regrun.studies import depths, drift, kinks, landscape, paths, quadratics, shards, sparse, steps, tradeoff
 from regrun.studies.found import Found
 
 Array = NDArray[Any]
@@ -105,11 +105,16 @@ COMPUTED: dict[str, Callable[..., Iterator[Found]]] = {
     "signals": depths.signals,
     "gradients": depths.gradients,
     "scales": depths.scales,
+    "skip_gradients": depths.skip_gradients,
+    "fan_modes": depths.fan_modes,
     "stopped_descent": quadratics.stopped_descent,
     "conditioning": quadratics.conditioning,
     "momentum": quadratics.momentum,
+    "nesterov": quadratics.nesterov,
     "linear_paths": paths.linear_paths,
     "covariate_shift": drift.covariate_shift,
+    "smoothness": landscape.smoothness,
+    "gradient_noise": landscape.gradient_noise,
     "shard_gradients": shards.gradients,
     "approximations": kinks.approximations,
     "bias_correction": steps.bias_correction,

@@ -145,3 +145,67 @@ def first_gradient(weights: Sequence[Tensor], x: Tensor) -> float:
         h = torch.relu(h) @ weight.T
     (gradient,) = torch.autograd.grad(h.mean(), own)
     return float(gradient.norm())
+
+
+NARROWER = tuple(round(1024 * 2 ** (-0.4 * i)) for i in range(11))  # to 64 units, by about a quarter each
+
+
+def fan_modes(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """What weights that go by fan-in, fan-out or their mean do to a ReLU network that gets narrower.
+
+    log2_signal: root mean square of the last hidden layer's output over that of the first. log2_gradient: that of the
+    gradient by the first one's pre-activations over that by the last one's.
+    """
+    x, targets = images(source, seed)
+    for mode, arm in (("fan_in", "fan-in"), ("fan_out", "fan-out"), ("fan_avg", "their mean")):
+        init = Init(scheme="he_normal", mode=mode)
+        layers = network([x.shape[1], *NARROWER, 10], init, activation="relu", seed=seed)
+        scales, h = list[float](), x
+        for layer in layers[:-1]:
+            h = torch.relu(h @ layer.weight.T + layer.bias)
+            scales.append(_rms(h))
+        ratio = gradient_ratio(layers, x, targets, torch.relu) * math.sqrt(NARROWER[-1] / NARROWER[0])
+        yield Found(arm, "log2_signal", math.log2(scales[-1] / scales[0]))
+        yield Found(arm, "log2_gradient", math.log2(ratio))
+        yield from (Found(arm, "log2_signal", math.log2(at / scales[0]), i) for i, at in enumerate(scales))
+
+
+SKIPPED = {"plain": (False, "torch's default"), "plain, He": (False, "He"), "skips": (True, "torch's default")}
+
+
+def skip_gradients(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """The loss's gradient by the outputs of the first layer, with and without skips over each two of the next.
+
+    log10_gradient_ratio: its norm over that by the outputs of the last of them, which is what the skips alone bring to
+    the first; by the number of these layers, and of 100. direct_cosine: between the two, of 100 layers.
+    gradient_factor: what one of 100 leaves.
+    """
+    x, targets = images(source, seed)
+    for arm, (skips, start) in SKIPPED.items():
+        for depth in (2, 10, 20, 50, 100):
+            layers = network([x.shape[1], *[UNITS] * (depth + 1), 10], STARTS[start], activation="relu", seed=seed)
+            first, last = end_gradients(layers, x, targets, skips=skips)
+            ratio = float(first.norm() / last.norm())
+            yield Found(arm, "log10_gradient_ratio", _log10(ratio), depth)
+        yield Found(arm, "log10_gradient_ratio", _log10(ratio))
+        yield Found(arm, "gradient_factor", ratio ** (1 / depth))
+        yield Found(arm, "direct_cosine", float((first * last).sum() / (first.norm() * last.norm())))
+
+
+def end_gradients(layers: Sequence[Layer], x: Tensor, targets: Tensor, *, skips: bool) -> tuple[Tensor, Tensor]:
+    """The cross-entropy's gradient by the outputs of the first layer and of the last but one, before activation.
+
+    Between them are pairs of ReLU layers, which skips pass by.
+    """
+
+    def out(h: Tensor, layer: Layer) -> Tensor:
+        return h @ layer.weight.T + layer.bias
+
+    stem, *inner, output = layers
+    first = h = out(x, stem).requires_grad_()
+    for a, b in zip(inner[::2], inner[1::2], strict=True):
+        branch = out(torch.relu(out(torch.relu(h), a)), b)
+        h = h + branch if skips else branch
+    loss = torch.nn.functional.cross_entropy(out(torch.relu(h), output), targets)
+    by_first, by_last = torch.autograd.grad(loss, (first, h))
+    return by_first, by_last

@@ -123,6 +123,11 @@ def highest_lr(runs: Sequence[Run]) -> float:
     return max((lr for lr, lowest in rates.items() if lowest < histories.GOOD), default=min(rates) / 3)
 
 
+def chosen(runs: Sequence[Run]) -> Run:
+    """The run with the lowest val error after the last epoch, the first of several."""
+    return min(runs, key=lambda run: run.error("val", "last"))
+
+
 def spread_of_tuned_error(runs: Sequence[Run]) -> float:
     """The largest minus the smallest `tuned_error` of the values of the setting that runs vary beside lr."""
     by_setting: dict[float, list[Run]] = defaultdict(list)
@@ -155,6 +160,8 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "cocktail_gain": cocktails.cocktail_gain,
     "cocktail_wins": cocktails.cocktail_wins,
     "weight_distance": weight_distance,
+    "chosen_error": lambda runs: chosen(runs).error("test", "last"),
+    "chosen_optimism_gap": lambda runs: chosen(runs).error("test", "last") - chosen(runs).error("val", "last"),
     "fewest_epochs_to_target": lambda runs: min(map(histories.epochs_to_target, runs)),
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),

@@ -93,8 +93,9 @@ def _page(done: Done, drawing: Drawing | None) -> Iterator[str]:
         "",
         "The claim is reproduced where every check's whole interval lies in what is claimed, not reproduced",
     )
-    yield "where one lies outside of it, and inconclusive else. What must be seen and which verdict is expected stood"
-    yield "in the study's file before it ran; a note below says so where a bound was changed later."
+    yield "where one lies outside of it, and inconclusive else. Of a claim about every seed the lowest and the highest"
+    yield "one are in parentheses, in place of an interval. What must be seen and which verdict is expected stood in"
+    yield "the study's file before it ran; a note below says so where a bound was changed later."
     yield from ("", "## Design", "", *_design(done), "")
     seeds = [figure.seed for figure in done.figures]
     trained = f"{row.runs} runs, {row.diverged} diverged" if row.runs else "no runs: it is computed"
@@ -146,7 +147,8 @@ def _about(found: Sequence[Done]) -> list[str]:
     return [
         "Each study tries one claim of five lectures on network design and regularization with small networks on a "
         "CPU. What must be seen, and what was expected, stood in its file before it ran; its seeds were not used to "
-        "design it. Intervals are 95 %; each verdict stands for itself, so of many some are wrong.",
+        "design it. Intervals, in brackets, are 95 %; in parentheses are the lowest and the highest seed. Each verdict "
+        "stands for itself, so of many some are wrong.",
         f"{len(found)} studies: {', '.join(counts)}. {runs} runs, {seconds / 60:.0f} minutes.",
     ]
 

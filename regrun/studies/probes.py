@@ -59,6 +59,15 @@ def largest_deviation(run: Run) -> float:
     return float((outputs(run, run.network()) - source.targets[source.test]).abs().max())
 
 
+def variation(run: Run) -> float:
+    """How far the prediction goes up and down in all as the input goes from its lowest value on test to its highest.
+
+    Of a regression in one dimension.
+    """
+    x = run.source.inputs[run.source.test]
+    return float(outputs(run, run.network(), x[x.flatten().argsort()]).diff(dim=0).abs().sum())
+
+
 def nonzero_parameters(run: Run) -> float:
     """Weights and biases that are not exactly 0 after training."""
     return float(sum(int(w.count_nonzero()) for w in run.network().parameters()))
@@ -109,6 +118,7 @@ ONE: dict[str, Callable[[Run], float]] = {
     "shift_excess_error": shift_excess_error,
     "noisy_error": noisy_error,
     "largest_deviation": largest_deviation,
+    "variation": variation,
     "nonzero_parameters": nonzero_parameters,
     "off_the_schedule": off_the_schedule,
     "first_loss": first_loss,

@@ -132,10 +132,44 @@ def momentum(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterat
         yield Found(f"two wells, {arm}", "left_share", escaped(high, lr=lr, momentum=m))
 
 
-def steps_down(curvature: Tensor, starts: Tensor, *, lr: float, momentum: float) -> float:
+def nesterov(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+    """Nesterov's momentum and the heavy ball: past a minimum, at a high rate, and down a valley.
+
+    overshoot: how far past the minimum of a parabola, relative to the start, at momentum 0.9 and a tenth of 1 / its
+    curvature. log10_left: of the start after 100 steps at twice that. steps: down the valley of `momentum`, each at its
+    best rates (Polyak 1964; Lessard, Recht and Packard 2016).
+    """
+    starts = torch.randn(32, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    valley, root, wide = (
+        torch.logspace(0, 3, 20, dtype=torch.float64),
+        math.sqrt(CONDITION),
+        math.sqrt(3 * CONDITION + 1),
+    )
+    best = {
+        "heavy ball": ((2 / (1 + root)) ** 2, ((root - 1) / (root + 1)) ** 2),
+        "Nesterov": (4 / (3 * CONDITION + 1), (wide - 2) / (wide + 2)),
+    }
+    for arm, kind in (("heavy ball", "momentum"), ("Nesterov", "nesterov")):
+        slow, fast = (parabola(starts[:1, :1], lr=lr, kind=kind) for lr in (0.1, 2.0))
+        yield Found(arm, "overshoot", float(-min(slow)))
+        yield Found(arm, "log10_left", math.log10(abs(fast[-1])))
+        lr, rate = best[arm]
+        yield Found(arm, "steps", steps_down(valley, starts, lr=lr, momentum=rate, kind=kind))
+        yield from (Found(arm, "place", place, step) for step, place in enumerate([1.0, *slow[:60]]))
+
+
+def parabola(start: Tensor, *, lr: float, kind: str) -> list[float]:
+    """Places after each of 100 steps on a parabola of curvature 1, over the start (1, 1)."""
+    w = start.clone()
+    steps = zip(range(100), _walk(w, lambda w: w, lr=lr, momentum=0.9, kind=kind), strict=False)
+    return [float(w / start) for _ in steps]
+
+
+def steps_down(curvature: Tensor, starts: Tensor, *, lr: float, momentum: float, kind: str = "momentum") -> float:
     """Steps of all starts (R, D) on average, until |w| is 1e-4 of what it was."""
     w, first, took = starts.clone(), starts.norm(dim=1), torch.zeros(len(starts))
-    for step, _ in zip(range(MOST), _walk(w, lambda w: curvature * w, lr=lr, momentum=momentum), strict=False):
+    walk = _walk(w, lambda w: curvature * w, lr=lr, momentum=momentum, kind=kind)
+    for step, _ in zip(range(MOST), walk, strict=False):
         is_down = w.norm(dim=1) <= TOLERANCE * first
         took[is_down & (took == 0)] = step + 1
         if bool((took > 0).all()):
@@ -151,9 +185,11 @@ def escaped(starts: Tensor, *, lr: float, momentum: float, steps: int = 2000) ->
     return float((x < 0).double().mean())
 
 
-def _walk(w: Tensor, gradient: Callable[[Tensor], Tensor], *, lr: float, momentum: float) -> Iterator[Tensor]:
+def _walk(
+    w: Tensor, gradient: Callable[[Tensor], Tensor], *, lr: float, momentum: float, kind: str = "momentum"
+) -> Iterator[Tensor]:
     """Steps without end, in place."""
-    settings = s.Momentum(lr=lr, momentum=momentum)
+    settings = s.Momentum(kind=kind, lr=lr, momentum=momentum)
     (at,) = optim.epoch_table([settings], np.full((1, 1), lr), first_step=1, device=torch.device("cpu"))
     at = {name: value.double() for name, value in at.items()}
     state = dict[str, Tensor]()

@@ -6,10 +6,17 @@ SHARES = ("error", "gain", "change", "gap")  # figures that are shares: shown in
 
 
 def measured(row: StudyCheckRow) -> str:
-    """`-1.20 points [-1.70, -0.70]`: the statistic with its interval, in the unit of the screen."""
+    """`-1.20 points [-1.70, -0.70]`: the statistic with its interval, in the unit of the screen.
+
+    Of a share also of how many seeds, `9 of 10 seeds, 90.00 % [59.58, 98.21]`; of each, which has no interval, the
+    lowest and the highest seed, `0.34 (0.29 to 0.40)`.
+    """
     scale, unit = _unit(row)
     mean, low, high = (None if v is None else _number(scale * v, _digits(row)) for v in (row.mean, row.low, row.high))
-    return f"{mean}{unit}" + (f" [{low}, {high}]" if low is not None and high is not None else "")
+    if row.statistic == "each":
+        return f"{mean}{unit} of every seed" if low == high else f"{mean}{unit} ({low} to {high})"
+    told = f"{mean}{unit}" + (f" [{low}, {high}]" if low is not None and high is not None else "")
+    return f"{row.mean * row.n:.0f} of {row.n} seeds, {told}" if row.statistic == "share" else told
 
 
 def claimed(row: StudyCheckRow) -> str:
