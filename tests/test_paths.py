@@ -216,3 +216,9 @@ def test_noise_on_test_is_half_of_the_range_and_the_same_for_all_arms_of_a_seed(
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.std().item() == pytest.approx(0.5 * 16, rel=0.02) and abs(first.mean().item()) < 0.2
     assert torch.equal(digits.inputs[digits.test].float(), clean)
+
+
+def test_distances_shrink_by_the_rate_of_their_curvature() -> None:
+    curvature, starts = torch.tensor([2.0], dtype=torch.float64), torch.tensor([[1.0], [-3.0]], dtype=torch.float64)
+    found = quadratics.distances(curvature, starts, lr=0.1, momentum=0.0, steps=5)
+    assert found == pytest.approx([0.8**t for t in range(6)], rel=1e-5)

@@ -101,7 +101,8 @@ def _measured(planned: Planned, runs: dict[str, Run]) -> Iterator[tuple[int, Fou
     """Each figure of a check for each of its arms, and what the picture shows of every arm."""
     study, picture = planned.study, planned.study.picture
     wanted = [(arm, check.figure) for check in study.checks for arm in check.of]
-    wanted += [(arm, picture.figure) for arm in study.arms] if picture and not picture.over else []
+    if picture and not picture.over and figures.is_known(picture.figure):
+        wanted += [(arm, picture.figure) for arm in study.arms]
     for arm, figure in dict.fromkeys(wanted):
         for seed, ids in planned.arms.get(arm, {}).items():
             yield seed, Found(arm, figure, figures.measured(figure, [runs[i] for i in ids]))

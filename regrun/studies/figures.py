@@ -177,6 +177,11 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
 }
 
 
+def is_known(figure: str) -> bool:
+    """Whether it is measured of runs; others are computed without any."""
+    return figure in ONE or figure in SEVERAL
+
+
 def measured(figure: str, runs: Sequence[Run]) -> float:
     """A figure of an arm's runs of one seed; of the first one where it is a figure of one run."""
     return SEVERAL[figure](runs) if figure in SEVERAL else ONE[figure](runs[0])

@@ -21,7 +21,7 @@ from regrun.studies.found import Found
 Array = NDArray[Any]
 EXAMPLES = 1000
 STOPS = (10, 30, 100, 300, 1000, 3000, 10_000)  # steps
-CONDITION, TOLERANCE, MOST = 1000.0, 1e-4, 20_000
+CONDITION, TOLERANCE, MOST, SHOWN = 1000.0, 1e-4, 20_000, 300
 
 
 def stopped_descent(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
@@ -123,6 +123,10 @@ def momentum(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterat
     arms = {"valley, plain": (2 / (1 + CONDITION), 0.0), "valley, momentum": ((2 / (1 + root)) ** 2, best)}
     for arm, (lr, m) in arms.items():
         yield Found(arm, "steps", steps_down(valley, starts, lr=lr, momentum=m))
+        left = distances(valley, starts, lr=lr, momentum=m, steps=SHOWN)
+        yield from (
+            Found(arm, "log10_distance", math.log10(far), step) for step, far in enumerate(left) if step % 10 == 0
+        )
     for arm, m in (("round, plain", 0.0), ("round, momentum 0.9", 0.9)):
         yield Found(arm, "steps", steps_down(torch.ones_like(valley), starts, lr=0.5, momentum=m))
     high = 0.08 + 1.72 * torch.rand(1, 200, generator=g, dtype=torch.float64)
@@ -163,6 +167,13 @@ def parabola(start: Tensor, *, lr: float, kind: str) -> list[float]:
     w = start.clone()
     steps = zip(range(100), _walk(w, lambda w: w, lr=lr, momentum=0.9, kind=kind), strict=False)
     return [float(w / start) for _ in steps]
+
+
+def distances(curvature: Tensor, starts: Tensor, *, lr: float, momentum: float, steps: int) -> list[float]:
+    """Mean |w| over that of the start, at the start and after each step. starts: (R, D)."""
+    w, first = starts.clone(), starts.norm(dim=1)
+    walk = zip(range(steps), _walk(w, lambda w: curvature * w, lr=lr, momentum=momentum), strict=False)
+    return [1.0, *(float((w.norm(dim=1) / first).mean()) for _ in walk)]
 
 
 def steps_down(curvature: Tensor, starts: Tensor, *, lr: float, momentum: float, kind: str = "momentum") -> float:
