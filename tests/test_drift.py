@@ -115,7 +115,7 @@ def test_along_a_step_lie_the_losses_and_gradients_of_autograd(digits: Source, r
     moved = [math.sqrt(sum(float((own - g[n]).square().sum()) for n, own in gradient(p).items())) for p in places]
     found = landscape.along(stack, x, targets)
     assert found["loss_range"].item() == pytest.approx(max(losses) - min(losses), rel=1e-3)
-    assert found["gradient_change"].item() == pytest.approx(max(moved) / norm, rel=1e-3)
+    assert found["relative_gradient_change"].item() == pytest.approx(max(moved) / norm, rel=1e-3)
     assert torch.equal(stack.params.flat, before[0])  # the stack is as it was
     assert all(torch.equal(buffer, before[1][name]) for name, buffer in stack.buffers.items())
 
@@ -124,7 +124,7 @@ def test_smoothness_is_of_each_rate_and_the_highest_decides(digits: Source) -> N
     run = s.Settings(model=s.Mlp(depth=2, width=16), optimizer=s.Sgd(lr=0.1), trainer=s.Trainer(epochs=2))
     found = list(landscape.smoothness(run, digits, 1, True))
     for arm in landscape.ARMS:
-        for figure in ("loss_range", "gradient_change"):
+        for figure in ("loss_range", "relative_gradient_change"):
             *by_rate, decides = [one for one in found if (one.arm, one.figure) == (arm, figure)]
             assert [one.over for one in by_rate] == list(landscape.RATES) and decides.over is None
             assert decides.value == by_rate[-1].value

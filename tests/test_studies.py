@@ -272,6 +272,15 @@ def test_a_picture_over_a_setting_has_no_arm_of_one_point() -> None:
     assert drawing is not None and "all widths" in drawing.description and "width 16" not in drawing.description
 
 
+def test_a_picture_has_its_arms_in_the_order_of_the_study() -> None:
+    """Whatever the order in which checks ask for them."""
+    own = verdict_of("selection_optimism")
+    drawing = picture(own.study, own.figures[::-1])
+    assert drawing is not None
+    places = [drawing.description.index(f" {arm}:") for arm in own.study.arms]
+    assert places == sorted(places)
+
+
 def test_errata_show_what_their_studies_measured() -> None:
     """Only those whose studies are all there; without any, no page."""
     found = [verdict_of(name) for name in ("dropout", "dropout_rate")]

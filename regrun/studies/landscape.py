@@ -25,8 +25,8 @@ ARMS = {"without": Reg(), "batch norm": Reg(batchnorm=BatchNorm(active=True))}
 def smoothness(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
     """What is found along the gradient of every 20th batch; means over them, by learning rate and at the highest.
 
-    loss_range: of the batch's loss at 0.5 to 4 steps, the highest minus the lowest. gradient_change: norm of the
-    largest change of the gradient there, relative to its norm.
+    loss_range: of the batch's loss at 0.5 to 4 steps, the highest minus the lowest. relative_gradient_change: norm of
+    the largest change of the gradient there, relative to its norm.
     """
     for arm, reg in ARMS.items():
         stack, found = watched.at_rates(run, source, seed, reg, RATES), list[dict[str, Tensor]]()
@@ -53,7 +53,7 @@ def along(stack: Stack, x: Tensor, targets: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         stack.params.flat.copy_(old)
     seen = torch.stack(losses)
-    return {"loss_range": seen.amax(0) - seen.amin(0), "gradient_change": torch.stack(changes).amax(0)}
+    return {"loss_range": seen.amax(0) - seen.amin(0), "relative_gradient_change": torch.stack(changes).amax(0)}
 
 
 SIZES = (8, 32, 128, 512)

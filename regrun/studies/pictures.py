@@ -26,7 +26,8 @@ def picture(study: Study, found: Sequence[StudyFigureRow]) -> Drawing | None:
     values = [(row, 100 * row.value if share else row.value) for row in rows]
     title = own.title or study.claim
     if own.over is None:
-        by_arm: dict[str, list[float]] = defaultdict(list)
+        drawn = dict.fromkeys(row.arm for row in rows)
+        by_arm: dict[str, list[float]] = {arm: [] for arm in [*(arm for arm in study.arms if arm in drawn), *drawn]}
         for row, value in values:
             by_arm[row.arm].append(value)
         return seeds(study.name, title, by_arm, unit=unit)
