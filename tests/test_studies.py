@@ -1,11 +1,13 @@
 """`regrun study=NAME`: the verdict that the runs give, its exit code, its tables and pages; every shipped study."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import MNIST_ROOT, Refused, needs_mnist
 
@@ -17,6 +19,7 @@ from regrun.data.sources import Source
 from regrun.settings import Settings, resolve
 from regrun.studies import computed, design, errata, pages
 from regrun.studies.conduct import Done
+from regrun.studies.found import Found
 from regrun.studies.judge import judge
 from regrun.studies.pictures import picture
 from regrun.studies.plan import plan
@@ -255,6 +258,24 @@ def test_what_the_errata_name_is_there() -> None:
                 assert f"def {test}(" in (Path("tests") / file).read_text()
             else:
                 assert file in design.names()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_computed_has_one_thread_whatever_the_process_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """By the first study of a process and by one that comes after a sweep, which sets it to one."""
+
+    def seen(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
+        yield Found("all", "threads", torch.get_num_threads())
+
+    monkeypatch.setitem(computed.COMPUTED, "seen", seen)
+    checks = "checks:\n  - {says: one, each: threads, of: all, above: 0.5, below: 1.5}\n"
+    write(
+        tmp_path, "alone", expected="reproduced", arms="setup: [data=digits]\narms: {}\ncompute: seen\n", checks=checks
+    )
+    torch.set_num_threads(threads)  # conftest sets it back
+    assert study(tmp_path, "alone") == 0
 
 
 def verdict_of(name: str) -> Done:

@@ -74,12 +74,15 @@ def read(folder: Path, study: Study) -> Done:
 
 
 def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
-    """What is computed and not trained: a seed on each core, since BLAS's own threads wait for each other."""
+    """What is computed and not trained: a seed on each core, since BLAS's own threads wait for each other.
+
+    torch's threads are no less one here: with two, sums are others, whatever the process has done before.
+    """
     study, own = planned.study, planned.command.jobs[0].settings
     if study.compute is None:
         return
     compute, is_quick = COMPUTED[study.compute], planned.profile == "quick"
-    with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+    with threadpool_limits(1), ThreadPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         tried = pool.map(lambda seed: list(compute(own, planned.source, seed, is_quick)), planned.seeds)
         for seed, found in zip(planned.seeds, tried, strict=True):
             yield from ((seed, one) for one in found)
