@@ -72,6 +72,6 @@ def _digits(row: StudyCheckRow) -> int:
 
 def _number(value: float, digits: int) -> str:
     """As many digits as a reader can use."""
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.{digits}f}" if abs(value) >= 0.1 or value == 0 else f"{value:.{digits + 1}g}"
-    return f"{value:.{digits}g}"
+    if value == 0 or 0.1 - 0.1**digits / 200 <= abs(value) < 1e5:
+        return f"{value:.{digits}f}"
+    return f"{value:#.{digits + 1}g}" if 1e-3 <= abs(value) < 0.1 else f"{value:#.{digits}g}"
