@@ -29,8 +29,10 @@ def execute(words: Sequence[str], *, own: Path | None = None, dry_run: bool = Fa
         raise ConfigError(records.taken(root, key="hydra.sweep.dir"))
     loaded = dict[str, Source]()
     how = [word for word in how if not word.startswith("hydra.sweep.dir")]
-    planned = [plan(study, profile, how, root / pages.RUNS / study.name, loaded) for study in chosen]
     write = display.writer(sys.stdout)
+    if len(chosen) > 1:  # all of them take 45 s
+        write(f"{len(chosen)} studies; every run of all of them is checked first")
+    planned = [plan(study, profile, how, root / pages.RUNS / study.name, loaded) for study in chosen]
     if not dry_run:
         return _conducted(root, planned, own, write)
     _tell(_plan_lines(planned), write)
