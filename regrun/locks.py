@@ -1,9 +1,11 @@
 """Folders that one process trains in: a lock that lasts as long as the process, however that ends."""
 
 import fcntl
+import itertools
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +15,16 @@ from regrun.errors import ConfigError
 from regrun.records import faults
 
 NAME = "lock"
+PATIENCE, PAUSE = 200, 0.05  # times, seconds: in 10 s every process has seen that its parent was killed
 
 
 @contextmanager
 def hold(folder: Path, *, key: str) -> Iterator[None]:
     """Hold a folder. Raises ConfigError, with the key that named it, where another process does.
 
-    The kernel drops the lock when its process ends. A holder that was killed leaves its name in the file: on this host
-    it is taken over from, on another never, for nobody here can know whether it still runs. No clock is asked.
+    The kernel drops the lock when its process ends, and those that it started, which have it, too: they follow a holder
+    that was killed within moments, for which we wait. It leaves its name in the file: on this host it is taken over
+    from, on another never, for nobody here can know whether it still runs. No clock is asked.
     """
     path = folder / NAME
     with faults(path):
@@ -35,13 +39,16 @@ def hold(folder: Path, *, key: str) -> Iterator[None]:
 
 def _taken(path: Path, key: str) -> int:
     """The file, locked, with our name in it."""
-    while True:
+    for attempt in itertools.count(1):
         with disk.opened(path, disk.SHARED) as opened:
             file = os.dup(opened)
         holder = os.pread(file, 1000, 0).decode(errors="replace").strip()
         where = f"got {str(path.parent)[-80:]}"
         if not _is_locked(file, holder):
             os.close(file)
+            if attempt < PATIENCE and _has_ended(holder):
+                time.sleep(PAUSE)
+                continue
             raise ConfigError(f"{key}: in use by {holder.partition(',')[0] or 'another process'}, {where}")
         if _is_there(file, path):
             break
@@ -78,10 +85,20 @@ def _is_locked(file: int, holder: str) -> bool:
 
 def is_running(holder: str) -> bool:
     """Whether the process of that name runs on this host, since the same boot."""
+    process = _own(holder)
+    return process is not None and disk.is_alive(process)
+
+
+def _has_ended(holder: str) -> bool:
+    """Whether that process ran on this host since the same boot, and does no more."""
+    process = _own(holder)
+    return process is not None and not disk.is_alive(process)
+
+
+def _own(holder: str) -> int | None:
+    """Its number, where it is one of this host since the same boot."""
     found = re.fullmatch(r"process (\d+) on (.*), boot (.*)", holder)
-    if found is None or (found[2], found[3]) != (socket.gethostname(), boot()):
-        return False
-    return disk.is_alive(int(found[1]))
+    return int(found[1]) if found and (found[2], found[3]) == (socket.gethostname(), boot()) else None
 
 
 def _host(holder: str) -> str:

@@ -1,5 +1,6 @@
 """Locks: one holder, who may die; only this host's are taken over."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -16,9 +17,12 @@ from regrun.errors import ConfigError
 HOST = socket.gethostname()
 
 HOLDER = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 from regrun import locks
 with locks.hold(pathlib.Path(sys.argv[1]), key="here"):
+    if len(sys.argv) > 2 and not os.fork():  # a process that outlives it, by so long
+        time.sleep(float(sys.argv[2]))
+        os._exit(0)
     print("held", flush=True)
     time.sleep(60)
 """
@@ -66,6 +70,29 @@ def test_a_killed_holder_is_taken_over_from(tmp_path: Path) -> None:
     assert (tmp_path / "lock").read_text().startswith(f"process {holder.pid} on {HOST}, boot ")
     with locks.hold(tmp_path, key="here"):
         assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_the_processes_of_a_killed_holder_are_waited_for(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), "1"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match=f"in use by process {holder.pid} on"):
+            locks.hold(tmp_path, key="here").__enter__()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with (tmp_path / "lock").open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its child has it
+        with locks.hold(tmp_path, key="here"):
+            assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_those_that_do_not_follow_it_keep_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "PATIENCE", 3)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path), "2"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with pytest.raises(ConfigError, match=f"in use by process {holder.pid} on"):
+            locks.hold(tmp_path, key="here").__enter__()
 
 
 def test_another_hosts_lock_is_never_taken_over(tmp_path: Path) -> None:
