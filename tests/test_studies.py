@@ -278,6 +278,39 @@ def test_what_is_computed_has_one_thread_whatever_the_process_had(
     assert study(tmp_path, "alone") == 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        (
+            "mean: steps",
+            "mean: stepps",
+            "study own: checks: nobody measures stepps of round, plain; computed: steps of",
+        ),
+        ("round, plain", "round", "study own: checks: nobody measures steps of round; computed: steps of"),
+        (
+            "figure: log10_distance",
+            "figure: distance",
+            "study own: picture: figure: must be one of log10_distance, got",
+        ),
+        (
+            "over: step",
+            "title: x",
+            "study own: picture: figure: must be one of steps, left_share, got 'log10_distance'",
+        ),
+    ],
+)
+def test_what_nobody_computes_is_told_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, line: str
+) -> None:
+    arms = "setup: [data=digits]\narms: {}\ncompute: momentum\npicture: {figure: log10_distance, over: step}\n"
+    checks = 'checks:\n  - {says: one, mean: steps, of: "round, plain", above: 0}\n'
+    write(tmp_path, "own", expected="reproduced", arms=arms.replace(old, new), checks=checks.replace(old, new))
+    assert study(tmp_path, "own") == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"regrun: {line}") and len(errors.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def verdict_of(name: str) -> Done:
     """As the repository tells it."""
     tables = [

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from regrun import collect, foreign, records, rows, sweep
 from regrun.conversion import parsed
 from regrun.engines.choice import cores
-from regrun.errors import RunFailed
+from regrun.errors import ConfigError, RunFailed, clip
 from regrun.findings import StudyCheckRow, StudyFigureRow, StudyRow
 from regrun.prepare import device_name, versions
 from regrun.studies import figures, histories
@@ -44,10 +44,13 @@ class Done:
 def conduct(planned: Planned, command: str) -> Done | int:
     """Train what is missing, measure, judge, write the tables; or the exit code of a signal that ended the training.
 
-    command: what repeats it. Raises RunFailed where a run failed or has no figure: there is no verdict, then.
+    command: what repeats it. Raises ConfigError, before anything trains, where a check or the picture asks for what
+    nobody measures; RunFailed where a run failed or has no figure: there is no verdict, then.
     """
     start, study, runs = time.monotonic(), planned.study, dict[str, Run]()
     found = [StudyFigureRow(study.name, own.arm, seed, own.figure, own.over, own.value) for seed, own in _all(planned)]
+    if problems := list(dict.fromkeys(_unmeasured(study, found))):
+        raise ConfigError(problems)
     if planned.trains:
         if code := sweep.execute(planned.command, by="study").signal_code:
             return code
@@ -86,6 +89,23 @@ def _all(planned: Planned) -> Iterator[tuple[int, Found]]:
         tried = pool.map(lambda seed: list(compute(own, planned.source, seed, is_quick)), planned.seeds)
         for seed, found in zip(planned.seeds, tried, strict=True):
             yield from ((seed, one) for one in found)
+
+
+def _unmeasured(study: Study, found: Sequence[StudyFigureRow]) -> Iterator[str]:
+    """What neither the computation gives nor runs have. Those that only train were asked when they were planned."""
+    if study.compute is None:
+        return
+    computed = {(row.arm, row.figure) for row in found if row.over is None}
+    told = clip("; ".join(f"{figure} of {arm}" for arm, figure in sorted(computed)), 500)
+    for check in study.checks:
+        for arm in check.of:
+            if (arm, check.figure) not in computed and not (arm in study.arms and figures.is_known(check.figure)):
+                yield f"study {study.name}: checks: nobody measures {check.figure} of {arm}; computed: {told}"
+    if (own := study.picture) is None or (not own.over and study.arms and figures.is_known(own.figure)):
+        return
+    drawn = dict.fromkeys(row.figure for row in found if (row.over is not None) == (own.over is not None))
+    if own.figure not in drawn:
+        yield f"study {study.name}: picture: figure: must be one of {', '.join(drawn)}, got {clip(own.figure)!r}"
 
 
 def _ended(planned: Planned) -> dict[str, Run]:

@@ -123,9 +123,15 @@ def highest_lr(runs: Sequence[Run]) -> float:
     return max((lr for lr, lowest in rates.items() if lowest < histories.GOOD), default=min(rates) / 3)
 
 
-def chosen(runs: Sequence[Run]) -> Run:
+def lowest_on_val(runs: Sequence[Run]) -> Run:
     """The run with the lowest val error after the last epoch, the first of several."""
     return min(runs, key=lambda run: run.error("val", "last"))
+
+
+def optimism(runs: Sequence[Run]) -> float:
+    """Test error minus val error of the run that val chooses."""
+    own = lowest_on_val(runs)
+    return own.error("test", "last") - own.error("val", "last")
 
 
 def spread_of_tuned_error(runs: Sequence[Run]) -> float:
@@ -160,8 +166,8 @@ SEVERAL: dict[str, Callable[[Sequence[Run]], float]] = {
     "cocktail_gain": cocktails.cocktail_gain,
     "cocktail_wins": cocktails.cocktail_wins,
     "weight_distance": weight_distance,
-    "chosen_error": lambda runs: chosen(runs).error("test", "last"),
-    "chosen_optimism_gap": lambda runs: chosen(runs).error("test", "last") - chosen(runs).error("val", "last"),
+    "chosen_error": lambda runs: lowest_on_val(runs).error("test", "last"),
+    "chosen_optimism_gap": optimism,
     "fewest_epochs_to_target": lambda runs: min(map(histories.epochs_to_target, runs)),
     "chosen_setting": trends.chosen,
     "spread_of_test_error": trends.spread(lambda run: run.error("test", "last")),

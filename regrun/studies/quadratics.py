@@ -22,6 +22,12 @@ Array = NDArray[Any]
 EXAMPLES = 1000
 STOPS = (10, 30, 100, 300, 1000, 3000, 10_000)  # steps
 CONDITION, TOLERANCE, MOST, SHOWN = 1000.0, 1e-4, 20_000, 300
+ROOT, WIDE = math.sqrt(CONDITION), math.sqrt(3 * CONDITION + 1)
+BEST = {  # lr and momentum down the valley (Polyak 1964; Lessard, Recht and Packard 2016)
+    "plain": (2 / (1 + CONDITION), 0.0),
+    "heavy ball": ((2 / (1 + ROOT)) ** 2, ((ROOT - 1) / (ROOT + 1)) ** 2),
+    "Nesterov": (4 / (3 * CONDITION + 1), (WIDE - 2) / (WIDE + 2)),
+}
 
 
 def stopped_descent(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterator[Found]:
@@ -113,15 +119,12 @@ def momentum(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterat
     """Steps down quadratics from 32 starts, and the share of 200 starts that leave the upper one of two wells.
 
     By the optimizer that trains the runs, in float64. The long valley has 20 curvatures from 1 to 1,000, the round one
-    has 1 everywhere. Each arm has its best lr for the valley (Polyak 1964).
+    has 1 everywhere. Each arm has its best rates for the valley.
     """
     g = torch.Generator().manual_seed(seed)
     starts = torch.randn(32, 20, generator=g, dtype=torch.float64)
-    root = math.sqrt(CONDITION)
-    best = ((root - 1) / (root + 1)) ** 2
     valley = torch.logspace(0, 3, 20, dtype=torch.float64)
-    arms = {"valley, plain": (2 / (1 + CONDITION), 0.0), "valley, momentum": ((2 / (1 + root)) ** 2, best)}
-    for arm, (lr, m) in arms.items():
+    for arm, (lr, m) in (("valley, plain", BEST["plain"]), ("valley, momentum", BEST["heavy ball"])):
         yield Found(arm, "steps", steps_down(valley, starts, lr=lr, momentum=m))
         left = distances(valley, starts, lr=lr, momentum=m, steps=SHOWN)
         yield from (
@@ -141,23 +144,15 @@ def nesterov(run: Settings, source: Source, seed: int, is_quick: bool) -> Iterat
 
     overshoot: how far past the minimum of a parabola, relative to the start, at momentum 0.9 and a tenth of 1 / its
     curvature. log10_left: of the start after 100 steps at twice that. steps: down the valley of `momentum`, each at its
-    best rates (Polyak 1964; Lessard, Recht and Packard 2016).
+    best rates.
     """
     starts = torch.randn(32, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    valley, root, wide = (
-        torch.logspace(0, 3, 20, dtype=torch.float64),
-        math.sqrt(CONDITION),
-        math.sqrt(3 * CONDITION + 1),
-    )
-    best = {
-        "heavy ball": ((2 / (1 + root)) ** 2, ((root - 1) / (root + 1)) ** 2),
-        "Nesterov": (4 / (3 * CONDITION + 1), (wide - 2) / (wide + 2)),
-    }
+    valley = torch.logspace(0, 3, 20, dtype=torch.float64)
     for arm, kind in (("heavy ball", "momentum"), ("Nesterov", "nesterov")):
         slow, fast = (parabola(starts[:1, :1], lr=lr, kind=kind) for lr in (0.1, 2.0))
         yield Found(arm, "overshoot", float(-min(slow)))
         yield Found(arm, "log10_left", math.log10(abs(fast[-1])))
-        lr, rate = best[arm]
+        lr, rate = BEST[arm]
         yield Found(arm, "steps", steps_down(valley, starts, lr=lr, momentum=rate, kind=kind))
         yield from (Found(arm, "place", place, step) for step, place in enumerate([1.0, *slow[:60]]))
 

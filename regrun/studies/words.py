@@ -72,6 +72,7 @@ def _digits(row: StudyCheckRow) -> int:
 
 def _number(value: float, digits: int) -> str:
     """As many digits as a reader can use."""
-    if value == 0 or 0.1 - 0.1**digits / 200 <= abs(value) < 1e5:
+    small = f"{value:#.{digits + 1}g}"
+    if value == 0 or 0.1 <= abs(float(small)) < 1e5:  # as it is told, 0.09999 is 0.1
         return f"{value:.{digits}f}"
-    return f"{value:#.{digits + 1}g}" if 1e-3 <= abs(value) < 0.1 else f"{value:#.{digits}g}"
+    return small if 1e-3 <= abs(value) < 0.1 else f"{value:#.{digits}g}"
