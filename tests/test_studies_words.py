@@ -52,6 +52,9 @@ def check(**own: Any) -> StudyCheckRow:
             "between 0.99998 and 1.00002",
         ),
         ({"mean": 0.5}, "0.50", ""),
+        ({"figure": "chosen_optimism_gap", "mean": 0.0173}, "1.73 points", ""),
+        ({"figure": "slope_of_test_error", "mean": 0.04}, "4.00 points", ""),
+        ({"figure": "test_error", "mean": 0.04}, "4.00 %", ""),
     ],
 )
 def test_a_check_in_words(row: dict[str, Any], says: str, claims: str) -> None:

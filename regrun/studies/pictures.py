@@ -9,7 +9,7 @@ from regrun.report.charts import FOOT, RANKS
 from regrun.report.drawing import WIDTH, Area, Dot, Drawing, Label, Line, Scale, clear, scale, wrapped
 from regrun.report.figures import Mean, mean, with_interval
 from regrun.studies.design import Study
-from regrun.studies.words import is_share
+from regrun.studies.words import is_share, unit_of
 
 PLOT = 190.0
 WIDE = 20.0  # from the smallest to the largest value by this factor, an axis is logarithmic
@@ -22,7 +22,7 @@ def picture(study: Study, found: Sequence[StudyFigureRow]) -> Drawing | None:
         return None
     rows = [row for row in found if row.figure == own.figure and (row.over is not None) == (own.over is not None)]
     share = is_share(own.figure)
-    unit = own.figure.replace("_", " ") + (" (%)" if share else "")
+    unit = own.figure.replace("_", " ") + (f" ({unit_of(own.figure)})" if share else "")
     values = [(row, 100 * row.value if share else row.value) for row in rows]
     title = own.title or study.claim
     if own.over is None:

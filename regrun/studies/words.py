@@ -52,13 +52,19 @@ def is_share(figure: str) -> bool:
     return figure.split("_")[-1] in SHARES and not figure.startswith(("relative", "eval"))
 
 
+def unit_of(figure: str) -> str:
+    """`%` for a share, `points` for a difference of shares, nothing for any other figure."""
+    if not is_share(figure):
+        return ""
+    return "points" if {"gain", "gap", "of"} & {*figure.split("_")} else "%"
+
+
 def _unit(row: StudyCheckRow) -> tuple[float, str]:
     if row.statistic == "share":
         return 100.0, " %"
     if row.statistic == "ratio" or not is_share(row.figure):
         return 1.0, ""
-    is_difference = row.statistic in ("difference", "interaction") or {"gain", "gap"} & {*row.figure.split("_")}
-    return 100.0, " points" if is_difference or "_of_" in row.figure else " %"
+    return 100.0, " points" if row.statistic in ("difference", "interaction") else f" {unit_of(row.figure)}"
 
 
 def _digits(row: StudyCheckRow) -> int:
