@@ -216,7 +216,6 @@ def test_a_mistake_in_a_study_is_a_line(tmp_path: Path, refused: Refused, old: s
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["study=dropuot"], "study: no such study, got 'dropuot'; did you mean dropout"),
         (["study="], "study: no such study, got ''; choose all or one of"),
         (["study=dropout", "profile=fast"], "profile: must be one of quick, full, got 'fast'"),
         (
@@ -230,6 +229,10 @@ def test_a_mistake_in_a_study_is_a_line(tmp_path: Path, refused: Refused, old: s
 )
 def test_a_mistaken_command_is_a_line(refused: Refused, words: list[str], line: str) -> None:
     assert line in refused(*words)
+
+
+def test_a_misspelt_study_has_no_list_of_all(refused: Refused) -> None:
+    assert refused("study=dropuot") == "study: no such study, got 'dropuot'; did you mean dropout"
 
 
 @pytest.mark.parametrize("path", sorted(Path(design.conf_dir() / "study").glob("*.yaml")), ids=lambda path: path.stem)

@@ -110,8 +110,8 @@ def find(name: str, own: Path | None = None) -> Study:
     """The study of this name. Raises ConfigError."""
     files = _files(own)
     if name not in files:
-        near = nearest(name, list(files))
-        raise ConfigError(f"study: no such study, got {clip(name)!r}; {near}choose all or one of {', '.join(files)}")
+        what = nearest(name, list(files)).rstrip("; ") or f"choose all or one of {', '.join(files)}"
+        raise ConfigError(f"study: no such study, got {clip(name)!r}; {what}")
     return read(files[name])
 
 
