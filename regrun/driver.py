@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from regrun import checkpoints, foreign
-from regrun.data import stream
+from regrun.data.stream import ReaderLost
 from regrun.engines.tasks import Engine, Lost, Task
 from regrun.engines.work import failure, has_begun
 from regrun.errors import EnvironmentFault
@@ -148,7 +148,7 @@ def _may_be_lost_again(watch: Watch, losses: Counter[str]) -> bool:
 
 def _may_read_again(watch: Watch, why: str, losses: Counter[str]) -> bool:
     """Whether it was a process that reads the data which died or hangs, for the first time."""
-    if not why.startswith(stream.LOST):
+    if not why.startswith(f"{ReaderLost.__name__}: "):
         return False
     names = [f"data of {run_id}" for run_id in watch.left]
     losses.update(names)

@@ -11,8 +11,8 @@ from pathlib import Path
 from regrun import checkpoints, collect, display, foreign, locks, plots, records, settings, signals, tracking
 from regrun.checkpoints import Found
 from regrun.config import Job, read_settings, to_yaml
-from regrun.data import stream
 from regrun.data.split import split
+from regrun.data.stream import ReaderLost
 from regrun.due import Pace
 from regrun.ending import Finished
 from regrun.errors import ConfigError, DataError, Interrupted, RegrunError, clip
@@ -158,10 +158,10 @@ def _trained(prepared: Prepared, found: Found | None, show: Show, note: Callable
     try:
         ((_, outcome),) = train_into(folder, [prepared], show, found=found, pace=pace)
         return outcome
-    except RuntimeError as error:
-        _, why = why_failed(error)
-        if prepared.peers.are_several or not why.startswith(stream.LOST):
+    except ReaderLost as error:
+        if prepared.peers.are_several:
             raise
+        why = str(error)
     # It may be one that an earlier process has left: whatever this one could go on from, it can go on from again.
     found = _found(prepared, other_machine=True)
     for line in [f"{why}; trying once more", *_where(found)]:
