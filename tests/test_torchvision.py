@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from regrun.models.parameters import initialize
 from regrun.rows import LayerRow
 from regrun.stack import Stack, new_stack
 
-CPU = torch.device("cpu")
+CPU, DOUBLE = torch.device("cpu"), torch.float64
 SHUFFLE = s.Torchvision(name="shufflenet_v2_x0_5")  # batch norm, no dropout
 SQUEEZE = s.Torchvision(name="squeezenet1_1", small_stem=True)  # dropout, no batch norm
 # One of each family, and the smallest image that torchvision's own head room allows for all.
@@ -94,32 +95,40 @@ def test_every_classification_model_of_torchvision_is_one() -> None:
     assert all(isinstance(module, nn.Module) for module in built)
 
 
+def distance(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float:
+    return math.sqrt(sum((some[key].double() - others[key]).square().sum().item() for key in others))
+
+
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
 def test_neutral_settings_train_torchvisions_model_as_a_plain_loop_does(name: str, digits: Source) -> None:
-    """Two steps, batch norm's running statistics included, to rounding, which grows fast; without dropout."""
+    """Two steps, batch norm's running statistics included, without dropout: as close to a loop in double precision as
+    the same loop in single precision is, to a factor of 2. (0.99 to 1.06; rounding itself differs between processors.)
+    """
     run = make(model=s.Torchvision(name=name), optimizer=s.Momentum(lr=0.01), trainer={"epochs": 1, "batch_size": 61})
     stack = stack_of(digits, run)
     own = stack.batches.splits[0]
     start = stack.weights_of(0) | {"input.offset": own.offset, "input.scale": own.scale}
-    plain = export(stack.ops, start, {"input": 0.0}).train()
-    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
-    for module in plain.modules():
+    double, single = (export(stack.ops, start, {"input": 0.0}).train().to(dtype) for dtype in (DOUBLE, torch.float32))
+    loops = {plain: torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9) for plain in (double, single)}
+    for module in [*double.modules(), *single.modules(), *network_of(stack).module.modules()]:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    network_of(stack).module.apply(lambda m: setattr(m, "p", 0.0) if isinstance(m, nn.Dropout) else None)
     streams = stack.mask_streams(1, batch_size=61, steps=2)
     ones = torch.ones(1, 1)
     at = {"lr": 0.01 * ones, "base_lr": 0.01 * ones, "size": 0.01 * ones, "momentum": 0.9 * ones, "fresh": ones}
     for indices in stack.batches.order(1)[0].split(61)[:2]:
-        loss = nn.functional.cross_entropy(plain(digits.inputs[indices]), digits.targets[indices])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        for plain, optimizer in loops.items():
+            inputs = digits.inputs[indices].to(next(plain.parameters()).dtype)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(inputs), digits.targets[indices]).backward()
+            optimizer.step()
         stack.step(*stack.batches.train_batch(indices[None], {}), at, streams)
-    expected = {key.removeprefix(f"{name}."): value for key, value in plain.state_dict().items()}
+        trained = stack.weights_of(0)
+        exact, rounded = ({key: plain.state_dict()[f"{name}.{key}"] for key in trained} for plain in loops)
+        rounding = distance(rounded, exact)
+        assert rounding < 0.1 * distance(start, exact)
+        assert distance(trained, exact) < 2 * rounding
     vision._skeleton.cache_clear()
-    for key, value in stack.weights_of(0).items():
-        assert_close(value, expected[key], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.long
