@@ -102,7 +102,7 @@ def distance(some: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> float:
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v3_small"])
 def test_neutral_settings_train_torchvisions_model_as_a_plain_loop_does(name: str, digits: Source) -> None:
     """Two steps, batch norm's running statistics included, without dropout: as close to a loop in double precision as
-    the same loop in single precision is, to a factor of 2. (0.99 to 1.06; rounding itself differs between processors.)
+    the same loop in single precision is, to a factor of 2. (1.00 to 1.06; rounding itself differs between processors.)
     """
     run = make(model=s.Torchvision(name=name), optimizer=s.Momentum(lr=0.01), trainer={"epochs": 1, "batch_size": 61})
     stack = stack_of(digits, run)
