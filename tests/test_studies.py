@@ -17,6 +17,7 @@ from regrun.cli import main
 from regrun.conversion import parsed
 from regrun.data.sources import Source
 from regrun.settings import Settings, resolve
+from regrun.standing import duration
 from regrun.studies import computed, design, errata, pages
 from regrun.studies.conduct import Done
 from regrun.studies.found import Found
@@ -100,6 +101,8 @@ def test_its_pages_say_what_its_tables_say(done: Path) -> None:
     assert "| steps learn | 4 of 4 seeds, 100.00 % [51.01, 100.00] | above 50.00 % | 4 | holds |" in page
     assert "![" in page and "(steps.svg)" in page and (out / "steps.svg").read_text().startswith("<svg ")
     assert "[A network that takes no step learns nothing.](steps.md) | reproduced | reproduced |" in index
+    took = duration(pd.read_csv(out / "studies.csv").seconds.item())
+    assert f"Studies: 1 (1 reproduced). Runs: 12, in {took}.\n" in index
 
 
 def test_the_same_command_trains_nothing_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from regrun.report import page, svg
 from regrun.report.drawing import Drawing
 from regrun.report.sections import Section
 from regrun.report.tables import Table
+from regrun.standing import duration
 from regrun.studies import errata
 from regrun.studies.conduct import VERDICT, Done, read
 from regrun.studies.design import Points, Study
@@ -149,7 +150,7 @@ def _about(found: Sequence[Done]) -> list[str]:
         "CPU. What must be seen, and what was expected, stood in its file before it ran; its seeds were not used to "
         "design it. Intervals, in brackets, are 95 %; in parentheses are the lowest and the highest seed. Each verdict "
         "stands for itself, so of many some are wrong.",
-        f"{len(found)} studies: {', '.join(counts)}. {runs} runs, {seconds / 60:.0f} minutes.",
+        f"Studies: {len(found)} ({', '.join(counts)}). Runs: {runs}, in {duration(seconds)}.",
     ]
 
 
